@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: (GPL-2.0 WITH Linux-syscall-note) OR MIT */
+/*
+ * peerdma: memory behind a PCI BAR as an ordinary citizen of Linux.
+ *
+ * This header is the whole interface of /dev/peerdma and its manual; peerdma(4)
+ * repeats it. One idea carries everything: a pinned range of device memory *is*
+ * a dma-buf, and its handle is a file descriptor. close(), exit and SCM_RIGHTS
+ * do to it what they do to any descriptor; when the last one is closed and
+ * nobody maps or moves the memory any more, the pin ends.
+ *
+ *      PIN ──► dma-buf fd ──┬── mmap()      the CPU's view
+ *                           ├── FILE_IO     files, without a bounce in RAM
+ *                           ├── QUERY       what it is
+ *                           └── dma_buf_attach() in any driver
+ */
+#ifndef _UAPI_PEERDMA_H
+#define _UAPI_PEERDMA_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+/**
+ * DOC: General ioctl rules
+ *
+ * Every argument is a struct that starts with @size (bytes of the struct as the
+ * caller knows it) and @flags. A newer kernel module takes an older, shorter
+ * struct; an older module takes a newer, longer one as long as the part that it
+ * does not know is zero. Ioctl numbers do not encode the size and never change.
+ * Fields named out_* are written by the kernel, the others are only read.
+ * Reserved fields must be zero.
+ *
+ * Each errno has one meaning:
+ *
+ * ============  =============================================================
+ * ENOTTY        no such ioctl
+ * E2BIG         the struct's tail holds non-zero bytes that this module does
+ *               not know
+ * EOPNOTSUPP    a flag, a reserved field or a kind of dma-buf that this module
+ *               does not know
+ * EINVAL        a wrong value: a struct that is too short, a length of zero, an
+ *               offset or length that the file cannot do unbuffered, a
+ *               descriptor that is no dma-buf
+ * EOVERFLOW     offset or address plus length passes the end of its type
+ * EFAULT        an argument cannot be read or written; for PIN also: the range
+ *               is not (or not wholly) memory of that provider that the calling
+ *               process owns
+ * EBADF         a descriptor is not open, or the file is not open for the
+ *               direction asked for
+ * EACCES        the dma-buf's descriptor is read-only and would be written to
+ * EPERM         the caller lacks the capability that the description names
+ * ENOENT        no such provider, no such PCI device
+ * ERANGE        a range leaves the buffer
+ * EMSGSIZE      an array is too small; its count says how much is needed
+ * EISDIR        the file is a directory
+ * ESPIPE        the file has no offsets (a pipe, a socket, a terminal)
+ * EBADFD        the file was opened without O_DIRECT
+ * EMEDIUMTYPE   the file cannot be moved by a PCI drive's DMA at all;
+ *               @out_reason says why
+ * EREMOTEIO     the drive cannot reach the buffer's memory; @out_reason says why
+ * ENOBUFS       the provider's device has no BAR aperture left for the pin
+ * ENODEV        the provider's device is gone, or the buffer was revoked
+ * EINTR         a signal came before all was moved; @out_bytes was
+ * ENOMEM        the kernel is out of memory
+ * ============  =============================================================
+ *
+ * What a file's own driver or filesystem answers (EIO, ENOSPC, EFBIG, EROFS,
+ * EDQUOT, ...) is passed on as read(2) and write(2) would.
+ */
+
+#define PEERDMA_IOCTL_TYPE	0xbd
+
+enum {
+	PEERDMA_NR_INFO		= 0x00,
+	PEERDMA_NR_PIN		= 0x01,
+	PEERDMA_NR_QUERY	= 0x02,
+	PEERDMA_NR_FILE_IO	= 0x03,
+	PEERDMA_NR_ROUTE	= 0x04,
+};
+
+/** PEERDMA_PROVIDER_LEN - bytes of a provider's name with its terminating NUL */
+#define PEERDMA_PROVIDER_LEN	16
+
+/**
+ * enum peerdma_reason - why something is not possible, or only less directly
+ * @PEERDMA_REASON_NONE: nothing stands in the way
+ * @PEERDMA_REASON_NO_BLOCK_DEVICE: the file lives on no block device (tmpfs, a
+ *	network filesystem, btrfs with its own device layer)
+ * @PEERDMA_REASON_NO_DIRECT_IO: the filesystem does no unbuffered I/O on this
+ *	file (inline, compressed, encrypted or journalled data)
+ * @PEERDMA_REASON_STACKED: the block device is made of others (dm, md, loop) and
+ *	the kernel does not tell of which
+ * @PEERDMA_REASON_NOT_PCI: the block device has no PCI function that does DMA
+ * @PEERDMA_REASON_HOST_BRIDGE: the way leads through a host bridge that is not
+ *	known to route between its ports; @out_via names its root port
+ * @PEERDMA_REASON_HOST_BRIDGES: the way leads from one host bridge to another,
+ *	and at least one of them is known to route only within itself
+ * @PEERDMA_REASON_SWIOTLB: the kernel copies all DMA of the drive through bounce
+ *	buffers in host RAM (swiotlb=force, a confidential guest)
+ * @PEERDMA_REASON_UNTRUSTED: the drive sits on an external port; the kernel may
+ *	bounce its DMA
+ * @PEERDMA_REASON_DMA_MASK: no IOMMU translates for the drive, and the memory
+ *	lies above the highest address that the drive can produce
+ * @PEERDMA_REASON_BUS_OFFSET: bus and CPU addresses of the memory differ
+ * @PEERDMA_REASON_KERNEL: the kernel's own peer-to-peer check refuses the pair
+ * @PEERDMA_REASON_BAR_GRANULE: the BAR is too small or too oddly placed for the
+ *	kernel to describe it with struct pages (2 MiB granules)
+ * @PEERDMA_REASON_BAR_CACHING: the device's driver has mapped parts of the same
+ *	128 MiB of its BAR with different caching
+ * @PEERDMA_REASON_ARCH: the kernel cannot describe BAR memory with struct pages
+ *	on this architecture
+ */
+enum peerdma_reason {
+	PEERDMA_REASON_NONE		= 0,
+	PEERDMA_REASON_NO_BLOCK_DEVICE	= 1,
+	PEERDMA_REASON_NO_DIRECT_IO	= 2,
+	PEERDMA_REASON_STACKED		= 3,
+	PEERDMA_REASON_NOT_PCI		= 4,
+	PEERDMA_REASON_HOST_BRIDGE	= 5,
+	PEERDMA_REASON_HOST_BRIDGES	= 6,
+	PEERDMA_REASON_SWIOTLB		= 7,
+	PEERDMA_REASON_UNTRUSTED	= 8,
+	PEERDMA_REASON_DMA_MASK		= 9,
+	PEERDMA_REASON_BUS_OFFSET	= 10,
+	PEERDMA_REASON_KERNEL		= 11,
+	PEERDMA_REASON_BAR_GRANULE	= 12,
+	PEERDMA_REASON_BAR_CACHING	= 13,
+	PEERDMA_REASON_ARCH		= 14,
+};
+
+/**
+ * PEERDMA_DEVICE - a PCI function as one number
+ * @domain: 16 bits (domains above that, as some virtual ones are, cannot be
+ *	named)
+ * @bus: 8 bits
+ * @dev: 5 bits
+ * @fn: 3 bits
+ */
+#define PEERDMA_DEVICE(domain, bus, dev, fn)				\
+	(((__u32)(domain) << 16) | ((__u32)(bus) << 8) |		\
+	 ((__u32)(dev) << 3) | (__u32)(fn))
+
+/** PEERDMA_DEVICE_NONE - in an output: no device, or none to speak of */
+#define PEERDMA_DEVICE_NONE	0xffffffffu
+
+/* ---- INFO ---------------------------------------------------------------- */
+
+/** PEERDMA_FEATURE_URING - FILE_IO may be given as an io_uring command */
+#define PEERDMA_FEATURE_URING		(1ULL << 0)
+/** PEERDMA_FEATURE_KERNEL_ROUTE - the kernel's own topology check is asked too */
+#define PEERDMA_FEATURE_KERNEL_ROUTE	(1ULL << 1)
+
+/**
+ * struct peerdma_info - what this module can do; ask this, never versions
+ * @size: sizeof(struct peerdma_info)
+ * @flags: must be 0
+ * @out_verbs: bit n is set when the ioctl number n (PEERDMA_NR_*) exists
+ * @out_features: PEERDMA_FEATURE_*
+ * @out_providers: names of the loaded providers, separated by one space
+ * @out_max_segments: the most segments that one FILE_IO takes
+ * @out_page_size: the CPU's page size in bytes, the unit of mmap()
+ */
+struct peerdma_info {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 out_verbs;
+	__aligned_u64 out_features;
+	char out_providers[64];
+	__u32 out_max_segments;
+	__u32 out_page_size;
+};
+
+#define PEERDMA_INFO	_IO(PEERDMA_IOCTL_TYPE, PEERDMA_NR_INFO)
+
+/* ---- PIN ----------------------------------------------------------------- */
+
+/**
+ * PEERDMA_PIN_READ_ONLY - the descriptor may not be mapped for writing, nor be
+ * what a file is read into
+ */
+#define PEERDMA_PIN_READ_ONLY	(1u << 0)
+
+/**
+ * struct peerdma_pin - pin a range of device memory and get a dma-buf for it
+ * @size: sizeof(struct peerdma_pin)
+ * @flags: PEERDMA_PIN_*
+ * @provider: who owns the memory, NUL-terminated: "nvidia" for a CUDA pointer
+ * @addr: where the range starts, as the provider counts (a CUDA virtual address)
+ * @len: bytes of the range, any number above 0
+ * @out_fd: the dma-buf; always close-on-exec
+ * @out_page_size: the provider's page size in bytes (65536 for NVIDIA)
+ * @out_offset: where, in bytes, the range starts within the dma-buf
+ *
+ * The pin covers whole provider pages, the dma-buf whole CPU pages, and @addr
+ * stands at @out_offset of the dma-buf; a range that starts on a CPU page has
+ * @out_offset 0. FILE_IO reaches only the bytes that were asked for.
+ *
+ * The memory stays where it is until the last descriptor, mapping, attachment
+ * and transfer of the dma-buf is gone, even when its owner frees it earlier.
+ *
+ * Sleeps. Errors: E2BIG, EOPNOTSUPP, EINVAL (@len 0), EOVERFLOW, ENOENT,
+ * EFAULT, ENOBUFS, ENODEV, ENOMEM, EMFILE and ENFILE.
+ */
+struct peerdma_pin {
+	__u32 size;
+	__u32 flags;
+	char provider[PEERDMA_PROVIDER_LEN];
+	__aligned_u64 addr;
+	__aligned_u64 len;
+	__s32 out_fd;
+	__u32 out_page_size;
+	__aligned_u64 out_offset;
+};
+
+#define PEERDMA_PIN	_IO(PEERDMA_IOCTL_TYPE, PEERDMA_NR_PIN)
+
+/* ---- QUERY --------------------------------------------------------------- */
+
+/** PEERDMA_BUFFER_PERSISTENT - the owner's free() does not end the pin */
+#define PEERDMA_BUFFER_PERSISTENT	(1u << 0)
+/** PEERDMA_BUFFER_READ_ONLY - pinned with PEERDMA_PIN_READ_ONLY */
+#define PEERDMA_BUFFER_READ_ONLY	(1u << 1)
+/** PEERDMA_BUFFER_REVOKED - the memory was taken back; all verbs answer ENODEV */
+#define PEERDMA_BUFFER_REVOKED		(1u << 2)
+
+/**
+ * struct peerdma_segment - one physically contiguous part of a buffer
+ * @offset: bytes from the start of the dma-buf
+ * @addr: the CPU's physical address
+ * @len: bytes
+ */
+struct peerdma_segment {
+	__aligned_u64 offset;
+	__aligned_u64 addr;
+	__aligned_u64 len;
+};
+
+/**
+ * struct peerdma_query - what a buffer is
+ * @size: sizeof(struct peerdma_query)
+ * @flags: must be 0
+ * @buffer_fd: the dma-buf
+ * @nr_segments: room in @segments on entry, parts that there are on return;
+ *	asking for any needs CAP_SYS_RAWIO, without it 0 is returned
+ * @segments: user pointer to an array of struct peerdma_segment, or 0
+ * @out_provider: who owns the memory
+ * @out_offset: where the pinned range starts within the dma-buf, in bytes
+ * @out_len: bytes of the pinned range
+ * @out_page_size: the provider's page size in bytes
+ * @out_state: PEERDMA_BUFFER_*
+ * @out_device: the PCI function whose BAR it is, as PEERDMA_DEVICE()
+ * @reserved: must be 0
+ *
+ * Errors: E2BIG, EOPNOTSUPP, EBADF, EINVAL (not a dma-buf), EPERM, EMSGSIZE,
+ * EFAULT, ENODEV.
+ */
+struct peerdma_query {
+	__u32 size;
+	__u32 flags;
+	__s32 buffer_fd;
+	__u32 nr_segments;
+	__aligned_u64 segments;
+	char out_provider[PEERDMA_PROVIDER_LEN];
+	__aligned_u64 out_offset;
+	__aligned_u64 out_len;
+	__u32 out_page_size;
+	__u32 out_state;
+	__u32 out_device;
+	__u32 reserved;
+};
+
+#define PEERDMA_QUERY	_IO(PEERDMA_IOCTL_TYPE, PEERDMA_NR_QUERY)
+
+/* ---- FILE_IO ------------------------------------------------------------- */
+
+/** PEERDMA_FILE_IO_WRITE - from the buffer to the file; else the other way */
+#define PEERDMA_FILE_IO_WRITE		(1u << 0)
+
+/**
+ * PEERDMA_FILE_IO_OUT_BUFFERED - the filesystem took part of the transfer
+ * through its page cache although the file is open with O_DIRECT: the bytes are
+ * right, but the CPU copied them
+ */
+#define PEERDMA_FILE_IO_OUT_BUFFERED	(1u << 0)
+
+/** PEERDMA_FILE_IO_MAX_SEGMENTS - upper bound of peerdma_file_io.nr_segments */
+#define PEERDMA_FILE_IO_MAX_SEGMENTS	65536
+
+/**
+ * struct peerdma_file_segment - one contiguous part of a transfer
+ * @file_offset: bytes from the start of the file, as pread(2) counts
+ * @buffer_offset: bytes from the start of the pinned range: byte 0 is the one
+ *	that peerdma_pin.addr named
+ * @len: bytes
+ * @out_result: bytes moved, or a negative errno when none was. Less than @len
+ *	is what read(2) would have returned at the end of the file, or what was
+ *	moved before an error, a full disk or a signal.
+ */
+struct peerdma_file_segment {
+	__aligned_u64 file_offset;
+	__aligned_u64 buffer_offset;
+	__aligned_u64 len;
+	__s64 out_result;
+};
+
+/**
+ * struct peerdma_file_io - move data between a file and a buffer
+ * @size: sizeof(struct peerdma_file_io)
+ * @flags: PEERDMA_FILE_IO_WRITE
+ * @buffer_fd: the dma-buf
+ * @file_fd: a regular file or block device, open with O_DIRECT and for reading
+ *	or writing as the direction asks
+ * @segments: user pointer to an array of struct peerdma_file_segment
+ * @nr_segments: how many, at most PEERDMA_FILE_IO_MAX_SEGMENTS; 0 moves nothing
+ *	and answers whether this file could be moved to and from this buffer
+ * @depth: at most this many requests of the transfer in flight at once; 0 lets
+ *	the kernel choose. A segment may become several requests.
+ * @out_bytes: bytes moved, summed over the segments
+ * @out_flags: PEERDMA_FILE_IO_OUT_*
+ * @out_reason: enum peerdma_reason with EMEDIUMTYPE and EREMOTEIO, else 0
+ * @out_align: what @file_offset and @len must be multiples of, in bytes
+ * @out_device: the PCI function of the drive, as PEERDMA_DEVICE()
+ *
+ * Segments are in flight together and end in any order; that they do not overlap
+ * is the caller's business, as with io_uring.
+ *
+ * As an ioctl it returns when all is done: 0 when every segment was moved as
+ * read(2) or write(2) would have, else the errno of the first segment, in the
+ * order of the array, that was not. The out_ fields are written in either case,
+ * and each segment's @out_result when the array could be read.
+ *
+ * As an io_uring command: opcode IORING_OP_URING_CMD, fd /dev/peerdma, cmd_op
+ * PEERDMA_FILE_IO, and the struct's address in the first eight bytes of cmd[],
+ * the next eight zero. The completion's res holds the bytes moved (all segments
+ * together at most 2^31 - 1) or a negative errno. The struct and the array must
+ * stay until then. @out_result and the out_ fields are written when there is
+ * more than one segment.
+ *
+ * A signal ends the call early with what was moved so far; what is in flight is
+ * waited for, since the drive cannot be called back.
+ *
+ * The file's own rules hold as for pread(2) and pwrite(2): permission and
+ * security modules, RLIMIT_FSIZE, immutable and append-only files, frozen
+ * filesystems. Dirty page-cache pages are written out before they are read
+ * around, and written ranges are dropped from the cache.
+ *
+ * Errors: E2BIG, EOPNOTSUPP, EINVAL, EOVERFLOW, EFAULT, EBADF, EACCES, ERANGE,
+ * EISDIR, ESPIPE, EBADFD, EMEDIUMTYPE, EREMOTEIO, ENODEV, EINTR, ENOMEM, and the
+ * file's own.
+ */
+struct peerdma_file_io {
+	__u32 size;
+	__u32 flags;
+	__s32 buffer_fd;
+	__s32 file_fd;
+	__aligned_u64 segments;
+	__u32 nr_segments;
+	__u32 depth;
+	__aligned_u64 out_bytes;
+	__u32 out_flags;
+	__u32 out_reason;
+	__u32 out_align;
+	__u32 out_device;
+};
+
+#define PEERDMA_FILE_IO	_IO(PEERDMA_IOCTL_TYPE, PEERDMA_NR_FILE_IO)
+
+/* ---- ROUTE --------------------------------------------------------------- */
+
+/**
+ * struct peerdma_route - can one PCI function reach another one's BARs
+ * @size: sizeof(struct peerdma_route)
+ * @flags: must be 0
+ * @from_device: the function that would do the DMA, as PEERDMA_DEVICE()
+ * @to_device: the function whose BAR would be read or written
+ * @out_reason: PEERDMA_REASON_NONE when the way is known to work
+ * @out_via: the bridge that decided: the switch port that both hang on, or the
+ *	root port on the way; PEERDMA_DEVICE_NONE when there is none
+ * @out_translated: 1 when an IOMMU translates for @from_device
+ * @out_distance: PCI bridges on the way
+ *
+ * Errors: E2BIG, EOPNOTSUPP, ENOENT, EFAULT.
+ */
+struct peerdma_route {
+	__u32 size;
+	__u32 flags;
+	__u32 from_device;
+	__u32 to_device;
+	__u32 out_reason;
+	__u32 out_via;
+	__u32 out_translated;
+	__u32 out_distance;
+};
+
+#define PEERDMA_ROUTE	_IO(PEERDMA_IOCTL_TYPE, PEERDMA_NR_ROUTE)
+
+#endif /* _UAPI_PEERDMA_H */
