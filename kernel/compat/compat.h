@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Old kernels made to look new; force-included into every file of kernel/.
+ *
+ * The code is written against the newest kernel. This is the one place that
+ * knows versions; PEERDMA_HAVE_* come from Kbuild.compat, which looks into the
+ * kernel's headers where the version of a change is not the same everywhere.
+ */
+#ifndef PEERDMA_COMPAT_H
+#define PEERDMA_COMPAT_H
+
+#include <linux/version.h>
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)
+#error "peerdma needs Linux 6.1 or newer"
+#endif
+
+#include <linux/export.h>
+#include <linux/fs.h>
+#include <linux/io_uring/cmd.h>
+#include <linux/memremap.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+
+/* Namespaces are strings: since 6.13, cdd30ebb1b9f; drop with 6.13. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
+#undef MODULE_IMPORT_NS
+#define MODULE_IMPORT_NS(ns)	MODULE_INFO(import_ns, ns)
+#define PEERDMA_NS		PEERDMA
+#else
+#define PEERDMA_NS		"PEERDMA"
+#endif
+
+/* kzalloc_obj: since 7.0; drop with 7.0. */
+#ifndef kzalloc_obj
+#define kzalloc_obj(object, gfp)	kzalloc(sizeof(object), gfp)
+#endif
+
+/* vm_flags_set: since 6.3, bc292ab00f6c; drop with 6.3. */
+#ifndef PEERDMA_HAVE_VM_FLAGS_SET
+static inline void vm_flags_set(struct vm_area_struct *vma, vm_flags_t flags)
+{
+	mmap_assert_write_locked(vma->vm_mm);
+	vma->vm_flags |= flags;
+}
+#endif
+
+/* get_dev_pagemap takes one argument: since 6.18; drop with 6.18. */
+#ifndef PEERDMA_HAVE_GET_DEV_PAGEMAP_1
+#define get_dev_pagemap(pfn)	get_dev_pagemap(pfn, NULL)
+#endif
+
+/* vfs_iocb_iter_write starts the write itself: since 6.8, 6ae654392bb5. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
+static inline ssize_t compat_iocb_iter_write(struct file *file,
+					     struct kiocb *kiocb,
+					     struct iov_iter *iter)
+{
+	ssize_t ret;
+
+	kiocb_start_write(kiocb);
+	ret = vfs_iocb_iter_write(file, kiocb, iter);
+	if (ret != -EIOCBQUEUED)
+		kiocb_end_write(kiocb);
+	return ret;
+}
+#define vfs_iocb_iter_write	compat_iocb_iter_write
+#endif
+
+/* linux/io_uring/cmd.h: since 6.8; compat/include has it for older ones. */
+#ifndef PEERDMA_HAVE_URING_SQE
+/* cmd->sqe, and a look at it by a function: since 6.6; drop with 6.6. */
+#define io_uring_sqe_cmd(sqe, type)	((const type *)cmd->cmd)
+#define io_uring_cmd_to_pdu(c, type)	((type *)&(c)->pdu)
+#elif !defined(PEERDMA_HAVE_URING_SQE_TYPE)
+/* io_uring_sqe_cmd takes a type: since 7.1; drop with 7.1. */
+#define io_uring_sqe_cmd(sqe, type)	((const type *)io_uring_sqe_cmd(sqe))
+#endif
+
+/* io_uring_cmd_done lost its second result: since 6.18; drop with 6.18. */
+#ifndef PEERDMA_HAVE_URING_DONE_3
+#define io_uring_cmd_done(cmd, ret, issue_flags)	\
+	io_uring_cmd_done(cmd, ret, 0, issue_flags)
+#endif
+
+/* Task work gets a token instead of the command: since 6.19; drop with 6.19. */
+#ifdef PEERDMA_HAVE_URING_TW_REQ
+#define PEERDMA_URING_TASK_WORK(fn)	fn##_task_work
+#define PEERDMA_DEFINE_URING_TASK_WORK(fn)				\
+static void fn##_task_work(struct io_tw_req req, io_tw_token_t token)	\
+{									\
+	fn(io_uring_cmd_from_tw(req),					\
+	   IO_URING_CMD_TASK_WORK_ISSUE_FLAGS);				\
+}
+#else
+#define PEERDMA_URING_TASK_WORK(fn)	fn
+#define PEERDMA_DEFINE_URING_TASK_WORK(fn)
+#endif
+
+#endif /* PEERDMA_COMPAT_H */

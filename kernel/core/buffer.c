@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The buffer: a pinned range of device memory that is a dma-buf.
+ */
+#include <linux/capability.h>
+#include <linux/file.h>
+#include <linux/module.h>
+#include <linux/overflow.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+#include "core.h"
+
+static void buffer_free(struct peerdma_buffer *buffer)
+{
+	struct peerdma_provider *provider = buffer->provider;
+
+	if (buffer->pages)
+		peerdma_pages_free(buffer->pages);
+	pci_dev_put(buffer->reachable);
+	pci_dev_put(buffer->pdev);
+	kvfree(buffer->extents);
+	provider->unpin(&buffer->pinned);
+	mutex_destroy(&buffer->pages_lock);
+	kfree(buffer);
+	peerdma_provider_put(provider);
+}
+
+static void buffer_release(struct dma_buf *dmabuf)
+{
+	struct peerdma_buffer *buffer = dmabuf->priv;
+
+	peerdma_count(PEERDMA_COUNT_PINNED_BYTES, -(s64)buffer->pinned.len);
+	peerdma_count(PEERDMA_COUNT_BUFFERS, -1);
+	buffer_free(buffer);
+}
+
+static const struct dma_buf_ops buffer_ops = {
+	.attach = peerdma_device_attach,
+	.map_dma_buf = peerdma_device_map,
+	.unmap_dma_buf = peerdma_device_unmap,
+	.mmap = peerdma_cpu_map,
+	.release = buffer_release,
+};
+
+/**
+ * peerdma_buffer_get - the buffer behind a descriptor, with a reference
+ * @fd: a dma-buf of ours
+ *
+ * Return: the buffer, or ERR_PTR: -EBADF, -EINVAL (not a dma-buf), -EOPNOTSUPP
+ * (somebody else's).
+ */
+struct peerdma_buffer *peerdma_buffer_get(int fd)
+{
+	struct dma_buf *dmabuf = dma_buf_get(fd);
+
+	if (IS_ERR(dmabuf))
+		return ERR_CAST(dmabuf);
+	if (dmabuf->ops != &buffer_ops) {
+		dma_buf_put(dmabuf);
+		return ERR_PTR(-EOPNOTSUPP);
+	}
+	return dmabuf->priv;
+}
+
+/**
+ * peerdma_buffer_put - undo peerdma_buffer_get()
+ * @buffer: may go away with this call
+ */
+void peerdma_buffer_put(struct peerdma_buffer *buffer)
+{
+	dma_buf_put(buffer->dmabuf);
+}
+
+/**
+ * peerdma_buffer_extent_at - the extent that holds a byte
+ * @buffer: any
+ * @offset: bytes from the start of the dma-buf, inside it
+ *
+ * Return: the index in buffer->extents.
+ */
+u32 peerdma_buffer_extent_at(const struct peerdma_buffer *buffer, u64 offset)
+{
+	u32 low = 0, high = buffer->nr_extents - 1;
+
+	while (low < high) {
+		u32 mid = low + (high - low + 1) / 2;
+
+		if (buffer->extents[mid].offset <= offset)
+			low = mid;
+		else
+			high = mid - 1;
+	}
+	return low;
+}
+
+/*
+ * The function and BAR that hold a physical address. The device's driver keeps
+ * the BAR where it is for as long as the pin lives, so the answer stays true.
+ */
+static struct pci_dev *bar_owner(phys_addr_t phys, struct resource **bar)
+{
+	struct pci_dev *pdev = NULL;
+
+	for_each_pci_dev(pdev) {
+		struct resource *res;
+		int i;
+
+		for (i = 0; i < PCI_STD_NUM_BARS; i++) {
+			res = &pdev->resource[i];
+			if ((res->flags & IORESOURCE_MEM) &&
+			    phys >= res->start && phys <= res->end) {
+				*bar = res;
+				return pdev;
+			}
+		}
+	}
+	return NULL;
+}
+
+/*
+ * Walk the provider's pages from @skip bytes in and merge what is physically
+ * adjacent: with extents == NULL count, else fill. Nothing is presumed of the
+ * order of pages, which a GPU scatters as it likes.
+ */
+static u32 extents_walk(const struct peerdma_provider *provider,
+			const struct peerdma_pinned *pinned, u64 skip, u64 len,
+			struct peerdma_extent *extents)
+{
+	phys_addr_t phys, next = 0;
+	u64 done, room = 0;
+	u32 nr = 0;
+
+	for (done = 0; done < len;) {
+		u64 at = skip + done;
+		u64 in_page = at & (pinned->page_size - 1);
+		u64 part = min_t(u64, pinned->page_size - in_page, len - done);
+
+		phys = provider->page(pinned, at / pinned->page_size) + in_page;
+		if (!nr || phys != next || part > room) {
+			if (extents)
+				extents[nr] = (struct peerdma_extent){
+					.offset = done,
+					.phys = phys,
+				};
+			nr++;
+			room = PEERDMA_EXTENT_MAX;
+		}
+		if (extents)
+			extents[nr - 1].len += part;
+		next = phys + part;
+		room -= part;
+		done += part;
+	}
+	return nr;
+}
+
+/* All of a buffer lies in one memory BAR, or it is none of ours to hand out. */
+static int buffer_place(struct peerdma_buffer *buffer)
+{
+	struct resource *bar;
+	u32 i;
+
+	buffer->pdev = bar_owner(buffer->extents[0].phys, &bar);
+	if (!buffer->pdev)
+		return -EOPNOTSUPP;
+
+	for (i = 0; i < buffer->nr_extents; i++) {
+		const struct peerdma_extent *extent = &buffer->extents[i];
+		phys_addr_t end = extent->phys + extent->len;
+
+		if (extent->phys < bar->start || end - 1 > bar->end)
+			return -EOPNOTSUPP;
+		buffer->end = max(buffer->end, end);
+	}
+	return 0;
+}
+
+/*
+ * Round the range out to the provider's granule, pin it, and find the extents of
+ * the whole CPU pages that the range touches.
+ */
+static int buffer_fill(struct peerdma_buffer *buffer, u64 addr, u64 len)
+{
+	struct peerdma_pinned *pinned = &buffer->pinned;
+	u64 granule = buffer->provider->granule;
+	u64 first = round_down(addr, granule);
+	u64 start = round_down(addr, PAGE_SIZE);
+	u64 last, window;
+	int ret;
+
+	if (check_add_overflow(addr, len - 1, &last) ||
+	    round_down(last, granule) > U64_MAX - granule)
+		return -EOVERFLOW;
+
+	pinned->addr = first;
+	pinned->len = round_down(last, granule) + granule - first;
+	ret = buffer->provider->pin(pinned);
+	if (ret)
+		return ret;
+
+	window = round_down(last, PAGE_SIZE) + PAGE_SIZE - start;
+	buffer->offset = addr - start;
+	buffer->len = len;
+	buffer->nr_extents = extents_walk(buffer->provider, pinned,
+					  start - first, window, NULL);
+	buffer->extents = kvcalloc(buffer->nr_extents,
+				   sizeof(*buffer->extents), GFP_KERNEL);
+	if (!buffer->extents) {
+		ret = -ENOMEM;
+		goto unpin;
+	}
+	extents_walk(buffer->provider, pinned, start - first, window,
+		     buffer->extents);
+
+	ret = buffer_place(buffer);
+	if (ret)
+		goto free_extents;
+	return 0;
+
+free_extents:
+	pci_dev_put(buffer->pdev);
+	kvfree(buffer->extents);
+unpin:
+	buffer->provider->unpin(pinned);
+	return ret;
+}
+
+static u64 buffer_window(const struct peerdma_buffer *buffer)
+{
+	const struct peerdma_extent *last =
+		&buffer->extents[buffer->nr_extents - 1];
+
+	return last->offset + last->len;
+}
+
+/* Consumes the reference to @provider, also when it fails. */
+static struct peerdma_buffer *buffer_create(struct peerdma_provider *provider,
+					    const struct peerdma_pin *pin)
+{
+	DEFINE_DMA_BUF_EXPORT_INFO(export);
+	struct peerdma_buffer *buffer;
+	int ret;
+
+	buffer = kzalloc_obj(*buffer, GFP_KERNEL);
+	if (!buffer) {
+		ret = -ENOMEM;
+		goto put_provider;
+	}
+	buffer->provider = provider;
+	buffer->read_only = pin->flags & PEERDMA_PIN_READ_ONLY;
+	mutex_init(&buffer->pages_lock);
+
+	ret = buffer_fill(buffer, pin->addr, pin->len);
+	if (ret)
+		goto free_buffer;
+
+	export.exp_name = "peerdma";
+	export.ops = &buffer_ops;
+	export.size = buffer_window(buffer);
+	export.flags = buffer->read_only ? O_RDONLY : O_RDWR;
+	export.priv = buffer;
+	buffer->dmabuf = dma_buf_export(&export);
+	if (IS_ERR(buffer->dmabuf)) {
+		ret = PTR_ERR(buffer->dmabuf);
+		buffer_free(buffer);
+		return ERR_PTR(ret);
+	}
+
+	/* From here on the dma-buf's release frees the buffer. */
+	peerdma_count(PEERDMA_COUNT_BUFFERS, 1);
+	peerdma_count(PEERDMA_COUNT_PINNED_BYTES, buffer->pinned.len);
+	return buffer;
+
+free_buffer:
+	mutex_destroy(&buffer->pages_lock);
+	kfree(buffer);
+put_provider:
+	peerdma_provider_put(provider);
+	return ERR_PTR(ret);
+}
+
+/**
+ * peerdma_pin_ioctl - PEERDMA_PIN
+ * @call: arg.pin in and out
+ *
+ * Return: 0 with the dma-buf's file in @call, or -errno as peerdma.h says.
+ */
+int peerdma_pin_ioctl(struct peerdma_call *call)
+{
+	struct peerdma_pin *pin = &call->arg.pin;
+	struct peerdma_provider *provider;
+	struct peerdma_buffer *buffer;
+	int fd;
+
+	if (pin->flags & ~PEERDMA_PIN_READ_ONLY)
+		return -EOPNOTSUPP;
+	if (!pin->len)
+		return -EINVAL;
+	if (strnlen(pin->provider, sizeof(pin->provider)) ==
+	    sizeof(pin->provider))
+		return -ENOENT;
+
+	provider = peerdma_provider_get(pin->provider);
+	if (!provider)
+		return -ENOENT;
+
+	fd = get_unused_fd_flags(O_CLOEXEC);
+	if (fd < 0) {
+		peerdma_provider_put(provider);
+		return fd;
+	}
+
+	buffer = buffer_create(provider, pin);
+	if (IS_ERR(buffer)) {
+		put_unused_fd(fd);
+		return PTR_ERR(buffer);
+	}
+
+	pin->out_fd = fd;
+	pin->out_page_size = buffer->pinned.page_size;
+	pin->out_offset = buffer->offset;
+	call->fd = fd;
+	/* The buffer's only reference passes to the caller's descriptor. */
+	call->file = buffer->dmabuf->file;
+	return 0;
+}
+
+static int query_segments(const struct peerdma_buffer *buffer,
+			  const struct peerdma_query *query)
+{
+	struct peerdma_segment __user *user = u64_to_user_ptr(query->segments);
+	u32 i;
+
+	for (i = 0; i < buffer->nr_extents; i++) {
+		const struct peerdma_extent *extent = &buffer->extents[i];
+		struct peerdma_segment segment = {
+			.offset = extent->offset,
+			.addr = extent->phys,
+			.len = extent->len,
+		};
+
+		if (copy_to_user(&user[i], &segment, sizeof(segment)))
+			return -EFAULT;
+	}
+	return 0;
+}
+
+/**
+ * peerdma_query_ioctl - PEERDMA_QUERY
+ * @call: arg.query in and out
+ *
+ * Return: 0 or -errno as peerdma.h says.
+ */
+int peerdma_query_ioctl(struct peerdma_call *call)
+{
+	struct peerdma_query *query = &call->arg.query;
+	struct peerdma_buffer *buffer;
+	bool raw = capable(CAP_SYS_RAWIO);
+	u32 room = query->nr_segments;
+	int ret = 0;
+
+	if (query->flags || query->reserved)
+		return -EOPNOTSUPP;
+	if (room && !raw)
+		return -EPERM;
+
+	buffer = peerdma_buffer_get(query->buffer_fd);
+	if (IS_ERR(buffer))
+		return PTR_ERR(buffer);
+
+	query->nr_segments = raw ? buffer->nr_extents : 0;
+	if (room && room < buffer->nr_extents)
+		ret = -EMSGSIZE;
+	else if (room)
+		ret = query_segments(buffer, query);
+
+	strscpy_pad(query->out_provider, buffer->provider->name,
+		    sizeof(query->out_provider));
+	query->out_offset = buffer->offset;
+	query->out_len = buffer->len;
+	query->out_page_size = buffer->pinned.page_size;
+	query->out_state = 0;
+	if (buffer->pinned.persistent)
+		query->out_state |= PEERDMA_BUFFER_PERSISTENT;
+	if (buffer->read_only)
+		query->out_state |= PEERDMA_BUFFER_READ_ONLY;
+	query->out_device = peerdma_device_number(buffer->pdev);
+	peerdma_buffer_put(buffer);
+	return ret;
+}

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Private declarations of peerdma.ko.
+ *
+ * Lock order, outermost first:
+ *
+ *	dma_resv (held by dma-buf's core around map and unmap)
+ *	  mmap_lock (held by mm around mmap and fault)
+ *	    peerdma_buffer::pages_lock
+ *	      peerdma_core::bars_lock
+ *	peerdma_core::providers_lock (a leaf; never held across a provider's op)
+ *	file_io::lock (a leaf, taken in interrupts)
+ */
+#ifndef PEERDMA_CORE_H
+#define PEERDMA_CORE_H
+
+#include <linux/atomic.h>
+#include <linux/bvec.h>
+#include <linux/dma-buf.h>
+#include <linux/list.h>
+#include <linux/miscdevice.h>
+#include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/pci.h>
+#include <linux/workqueue.h>
+
+#include "../include/peerdma_provider.h"
+#include <peerdma.h>
+
+struct peerdma_bar;
+struct peerdma_pages;
+
+/**
+ * enum peerdma_counter - what debugfs counts; all but the last return to zero
+ *	when the last descriptor is closed and the last transfer has ended
+ * @PEERDMA_COUNT_BUFFERS: pins alive
+ * @PEERDMA_COUNT_PINNED_BYTES: bytes that they hold, in whole provider pages
+ * @PEERDMA_COUNT_CPU_MAPS: user mappings of buffers
+ * @PEERDMA_COUNT_DEVICE_MAPS: mappings for importing devices
+ * @PEERDMA_COUNT_FILE_IOS: FILE_IO calls and commands under way
+ * @PEERDMA_COUNT_PAGE_BYTES: BAR bytes that have struct pages of ours; freed
+ *	some seconds after the last use
+ * @PEERDMA_NR_COUNTERS: how many counters there are
+ */
+enum peerdma_counter {
+	PEERDMA_COUNT_BUFFERS,
+	PEERDMA_COUNT_PINNED_BYTES,
+	PEERDMA_COUNT_CPU_MAPS,
+	PEERDMA_COUNT_DEVICE_MAPS,
+	PEERDMA_COUNT_FILE_IOS,
+	PEERDMA_COUNT_PAGE_BYTES,
+	PEERDMA_NR_COUNTERS,
+};
+
+/**
+ * struct peerdma_core - all state that is not an object's
+ * @misc: /dev/peerdma
+ * @providers: list of struct peerdma_provider, under @providers_lock
+ * @providers_lock: guards @providers
+ * @bars: list of struct peerdma_bar, under @bars_lock
+ * @bars_lock: guards @bars and what is in them
+ * @bars_reap: frees struct pages that have been idle for a while
+ * @counters: by enum peerdma_counter
+ * @debugfs: the folder
+ *
+ * One instance, for the life of the module.
+ */
+struct peerdma_core {
+	struct miscdevice misc;
+	struct list_head providers;
+	struct mutex providers_lock; /* guards providers */
+	struct list_head bars;
+	struct mutex bars_lock; /* guards bars */
+	struct delayed_work bars_reap;
+	atomic64_t counters[PEERDMA_NR_COUNTERS];
+	struct dentry *debugfs;
+};
+
+extern struct peerdma_core peerdma;
+
+static inline void peerdma_count(enum peerdma_counter counter, s64 n)
+{
+	atomic64_add(n, &peerdma.counters[counter]);
+}
+
+/**
+ * union peerdma_arg - an ioctl's argument, copied in and zero-extended
+ */
+union peerdma_arg {
+	struct peerdma_info info;
+	struct peerdma_pin pin;
+	struct peerdma_query query;
+	struct peerdma_file_io file_io;
+	struct peerdma_route route;
+};
+
+/**
+ * struct peerdma_call - one ioctl under way
+ * @arg: the argument; what the handler leaves in it is the reply
+ * @file: a file that the handler made for the caller, or NULL. The dispatcher
+ *	installs it as @fd once the reply has been copied, and drops both when
+ *	that fails, so no handler has to undo it.
+ * @fd: the number reserved for @file
+ */
+struct peerdma_call {
+	union peerdma_arg arg;
+	struct file *file;
+	int fd;
+};
+
+/**
+ * struct peerdma_extent - a physically contiguous part of a buffer
+ * @offset: bytes from the start of the dma-buf
+ * @phys: CPU physical address
+ * @len: bytes, at most PEERDMA_EXTENT_MAX (a bio_vec counts in 32 bits)
+ */
+struct peerdma_extent {
+	u64 offset;
+	phys_addr_t phys;
+	u64 len;
+};
+
+#define PEERDMA_EXTENT_MAX	SZ_1G
+
+/**
+ * struct peerdma_buffer - a pinned range; the private part of its dma-buf
+ * @dmabuf: the dma-buf that owns us; not counted, since its release ends us
+ * @provider: who pinned; its module is held
+ * @pinned: the provider's answer
+ * @pdev: the function whose BAR it is; counted
+ * @extents: sorted, without gaps, covering the dma-buf; constant once published
+ * @nr_extents: how many
+ * @offset: where the range that the caller asked for starts in the dma-buf
+ * @len: bytes that the caller asked for
+ * @end: one past the highest physical address
+ * @read_only: may be read by CPU and files only
+ * @pages_lock: serialises the making of @pages
+ * @pages: struct pages for the extents, made by the first FILE_IO; read without
+ *	the lock by smp_load_acquire(), freed with the buffer
+ * @reachable: a drive that is known to reach @pdev, so that the walk is not made
+ *	again for each transfer; counted, replaced by xchg(). It is only ever
+ *	compared with the address of a device that the reader holds.
+ *
+ * Owner: the dma-buf. Born in PIN, published by installing its descriptor, dead
+ * in dma_buf_ops.release, when no descriptor, mapping, attachment or transfer is
+ * left: each of them holds the dma-buf's file.
+ */
+struct peerdma_buffer {
+	struct dma_buf *dmabuf;
+	struct peerdma_provider *provider;
+	struct peerdma_pinned pinned;
+	struct pci_dev *pdev;
+	struct peerdma_extent *extents;
+	u32 nr_extents;
+	u64 offset;
+	u64 len;
+	phys_addr_t end;
+	bool read_only;
+	struct mutex pages_lock; /* serialises the making of pages */
+	struct peerdma_pages *pages;
+	struct pci_dev *reachable;
+};
+
+/* buffer.c */
+int peerdma_pin_ioctl(struct peerdma_call *call);
+int peerdma_query_ioctl(struct peerdma_call *call);
+struct peerdma_buffer *peerdma_buffer_get(int fd);
+void peerdma_buffer_put(struct peerdma_buffer *buffer);
+u32 peerdma_buffer_extent_at(const struct peerdma_buffer *buffer, u64 offset);
+
+/* cpu_map.c */
+int peerdma_cpu_map(struct dma_buf *dmabuf, struct vm_area_struct *vma);
+
+/* device_map.c */
+int peerdma_device_attach(struct dma_buf *dmabuf,
+			  struct dma_buf_attachment *attachment);
+struct sg_table *peerdma_device_map(struct dma_buf_attachment *attachment,
+				    enum dma_data_direction dir);
+void peerdma_device_unmap(struct dma_buf_attachment *attachment,
+			  struct sg_table *sgt, enum dma_data_direction dir);
+
+/* pages.c */
+
+/* With at most so many units, taking a whole BAR back stays in seconds. */
+#define PEERDMA_UNITS_MAX	64
+
+/**
+ * struct peerdma_pages - struct pages for the whole of a buffer
+ * @bar: the BAR whose units are held
+ * @held: which of them, by index; a BAR is aligned to its size, one that is not
+ *	may touch one unit more
+ * @bvecs: the extents as the block layer wants them, one each
+ */
+struct peerdma_pages {
+	struct peerdma_bar *bar;
+	DECLARE_BITMAP(held, PEERDMA_UNITS_MAX + 1);
+	struct bio_vec bvecs[];
+};
+
+struct peerdma_pages *peerdma_pages_get(struct peerdma_buffer *buffer,
+					enum peerdma_reason *reason);
+void peerdma_pages_free(struct peerdma_pages *pages);
+void peerdma_pages_reap(struct work_struct *work);
+void peerdma_pages_exit(void);
+
+/* file_io.c, file_io_uring.c */
+
+/**
+ * struct peerdma_transfer - the two ends of a FILE_IO, checked
+ * @buffer: counted
+ * @file: counted
+ * @pages: of @buffer
+ * @write: from the buffer to the file
+ * @offset_align: what file offsets and lengths must be multiples of
+ * @memory_align: what buffer offsets must be multiples of
+ */
+struct peerdma_transfer {
+	struct peerdma_buffer *buffer;
+	struct file *file;
+	struct peerdma_pages *pages;
+	bool write;
+	u32 offset_align;
+	u32 memory_align;
+};
+
+/**
+ * struct peerdma_request - one kiocb over a part of a buffer
+ * @kiocb: what the file's driver completes
+ * @transfer: the ends; outlive the request
+ * @done: called once with @result set, in any context, interrupts included
+ * @next: for @done's list
+ * @segment: index of the segment that it is a part of
+ * @start: bytes from the start of that segment
+ * @len: bytes asked for
+ * @result: bytes moved or -errno
+ * @buffered: the filesystem turned to its page cache
+ */
+struct peerdma_request {
+	struct kiocb kiocb;
+	const struct peerdma_transfer *transfer;
+	void (*done)(struct peerdma_request *request);
+	struct peerdma_request *next;
+	u32 segment;
+	u64 start;
+	u32 len;
+	long result;
+	bool buffered;
+};
+
+/* The most that one request moves; the block layer splits it further. */
+#define PEERDMA_REQUEST_MAX	SZ_4M
+
+int peerdma_transfer_get(struct peerdma_transfer *transfer,
+			 struct peerdma_file_io *arg);
+void peerdma_transfer_put(struct peerdma_transfer *transfer);
+int peerdma_segment_check(const struct peerdma_transfer *transfer,
+			  const struct peerdma_file_segment *segment);
+void peerdma_request_submit(struct peerdma_request *request,
+			    const struct peerdma_file_segment *segment);
+int peerdma_file_io_ioctl(struct peerdma_call *call);
+int peerdma_file_io_run(struct peerdma_file_io *arg);
+int peerdma_file_io_uring(struct io_uring_cmd *cmd, unsigned int issue_flags);
+
+/* topology.c */
+
+/**
+ * struct peerdma_path - how one function reaches another one's BARs
+ * @reason: PEERDMA_REASON_NONE when it does
+ * @via: the bridge that decided, as PEERDMA_DEVICE()
+ * @translated: an IOMMU translates for the function that does the DMA
+ * @distance: bridges on the way
+ */
+struct peerdma_path {
+	enum peerdma_reason reason;
+	u32 via;
+	bool translated;
+	u32 distance;
+};
+
+void peerdma_path_find(struct pci_dev *from, struct pci_dev *to,
+		       phys_addr_t end, struct peerdma_path *path);
+u32 peerdma_device_number(struct pci_dev *pdev);
+int peerdma_route_ioctl(struct peerdma_call *call);
+
+/* drive.c */
+struct pci_dev *peerdma_drive_get(struct file *file, enum peerdma_reason *reason);
+
+/* provider.c */
+struct peerdma_provider *peerdma_provider_get(const char *name);
+void peerdma_provider_put(struct peerdma_provider *provider);
+void peerdma_provider_names(char *names, size_t size);
+
+/* main.c */
+int peerdma_copy_in(void *arg, size_t size, size_t min_size,
+		    const void __user *uarg);
+int peerdma_copy_out(const void *arg, size_t size, void __user *uarg,
+		     u32 usize);
+
+#endif /* PEERDMA_CORE_H */

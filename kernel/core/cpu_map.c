@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The CPU's view of a buffer: mmap() of the dma-buf, write-combined.
+ *
+ * Mapped by fault, not at mmap(): a mapping of gigabytes costs nothing until it
+ * is touched, and there is one place that inserts. PFNs and not pages, so that
+ * the kernel takes no reference that could outlive the pin.
+ */
+#include <linux/mm.h>
+
+#include "core.h"
+
+/* So much around the fault is mapped at once: a page table's worth. */
+#define FAULT_AROUND	PMD_SIZE
+
+static void cpu_map_open(struct vm_area_struct *vma)
+{
+	peerdma_count(PEERDMA_COUNT_CPU_MAPS, 1);
+}
+
+static void cpu_map_close(struct vm_area_struct *vma)
+{
+	peerdma_count(PEERDMA_COUNT_CPU_MAPS, -1);
+}
+
+static vm_fault_t cpu_map_fault(struct vm_fault *vmf)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	struct peerdma_buffer *buffer = vma->vm_private_data;
+	unsigned long fault = vmf->address & PAGE_MASK;
+	unsigned long addr = max(round_down(fault, FAULT_AROUND),
+				 vma->vm_start);
+	unsigned long end = min(round_down(fault, FAULT_AROUND) + FAULT_AROUND,
+				vma->vm_end);
+	u64 offset = ((u64)vma->vm_pgoff << PAGE_SHIFT) + addr - vma->vm_start;
+	const struct peerdma_extent *extent =
+		&buffer->extents[peerdma_buffer_extent_at(buffer, offset)];
+	vm_fault_t ret = VM_FAULT_SIGBUS;
+
+	for (; addr < end; addr += PAGE_SIZE, offset += PAGE_SIZE) {
+		vm_fault_t got;
+
+		if (offset >= extent->offset + extent->len)
+			extent++;
+		got = vmf_insert_pfn(vma, addr,
+				     PHYS_PFN(extent->phys + offset -
+					      extent->offset));
+		/* What failed besides the page asked for is a lost prefetch. */
+		if (addr == fault)
+			ret = got;
+		if (got & VM_FAULT_ERROR)
+			break;
+	}
+	return ret;
+}
+
+static const struct vm_operations_struct cpu_map_ops = {
+	.open = cpu_map_open,
+	.close = cpu_map_close,
+	.fault = cpu_map_fault,
+	.access = generic_access_phys,
+};
+
+/**
+ * peerdma_cpu_map - dma_buf_ops.mmap
+ * @dmabuf: ours
+ * @vma: within the dma-buf, as dma-buf's core has checked
+ *
+ * A child does not inherit the mapping, nothing grows it, and a core dump leaves
+ * it out. The mapping holds the dma-buf's file, and so the pin.
+ *
+ * Return: 0, or -EINVAL for a private mapping, of which copy-on-write would make
+ * ordinary memory.
+ */
+int peerdma_cpu_map(struct dma_buf *dmabuf, struct vm_area_struct *vma)
+{
+	if (!(vma->vm_flags & VM_SHARED))
+		return -EINVAL;
+
+	vm_flags_set(vma, VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP |
+			  VM_DONTCOPY);
+	vma->vm_page_prot = pgprot_writecombine(vma->vm_page_prot);
+	vma->vm_private_data = dmabuf->priv;
+	vma->vm_ops = &cpu_map_ops;
+	cpu_map_open(vma);
+	return 0;
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A buffer for other drivers: dma_buf_attach() and what follows.
+ *
+ * The addresses are made here, from the physical pages and for the importing
+ * device, and never taken from a vendor: a vendor's answer can be a raw BAR
+ * address although an IOMMU translates (open-gpu-kernel-modules#1324).
+ */
+#include <linux/dma-mapping.h>
+#include <linux/scatterlist.h>
+#include <linux/slab.h>
+
+#include "core.h"
+
+/**
+ * peerdma_device_attach - dma_buf_ops.attach
+ * @dmabuf: ours
+ * @attachment: the importing device; not PCI devices do not reach a BAR
+ *
+ * Return: 0, or -EREMOTEIO when there is no way from the device to the memory.
+ */
+int peerdma_device_attach(struct dma_buf *dmabuf,
+			  struct dma_buf_attachment *attachment)
+{
+	struct peerdma_buffer *buffer = dmabuf->priv;
+	struct peerdma_path path;
+
+	if (!dev_is_pci(attachment->dev))
+		return -EREMOTEIO;
+	peerdma_path_find(to_pci_dev(attachment->dev), buffer->pdev,
+			  buffer->end, &path);
+	return path.reason == PEERDMA_REASON_NONE ? 0 : -EREMOTEIO;
+}
+
+static void unmap_entries(struct device *dev, struct sg_table *sgt,
+			  unsigned int nr, enum dma_data_direction dir)
+{
+	struct scatterlist *sg;
+	unsigned int i;
+
+	for_each_sgtable_dma_sg(sgt, sg, i) {
+		if (i == nr)
+			break;
+		dma_unmap_resource(dev, sg_dma_address(sg), sg_dma_len(sg),
+				   dir, 0);
+	}
+}
+
+/**
+ * peerdma_device_map - dma_buf_ops.map_dma_buf
+ * @attachment: as attached
+ * @dir: which way the device moves data
+ *
+ * The table's entries have DMA addresses and no pages: BAR memory is not for the
+ * CPU's page-wise hands. Called with the dma-buf's reservation lock held.
+ *
+ * Return: the table, or ERR_PTR: -ENOMEM, -EIO when the DMA API cannot map.
+ */
+struct sg_table *peerdma_device_map(struct dma_buf_attachment *attachment,
+				    enum dma_data_direction dir)
+{
+	struct peerdma_buffer *buffer = attachment->dmabuf->priv;
+	struct device *dev = attachment->dev;
+	struct scatterlist *sg;
+	struct sg_table *sgt;
+	unsigned int i;
+	int ret;
+
+	sgt = kzalloc_obj(*sgt, GFP_KERNEL);
+	if (!sgt)
+		return ERR_PTR(-ENOMEM);
+	ret = sg_alloc_table(sgt, buffer->nr_extents, GFP_KERNEL);
+	if (ret)
+		goto free_sgt;
+
+	for_each_sgtable_dma_sg(sgt, sg, i) {
+		const struct peerdma_extent *extent = &buffer->extents[i];
+		dma_addr_t addr;
+
+		addr = dma_map_resource(dev, extent->phys, extent->len, dir, 0);
+		if (dma_mapping_error(dev, addr)) {
+			ret = -EIO;
+			goto unmap;
+		}
+		sg_dma_address(sg) = addr;
+		sg_dma_len(sg) = extent->len;
+	}
+	peerdma_count(PEERDMA_COUNT_DEVICE_MAPS, 1);
+	return sgt;
+
+unmap:
+	unmap_entries(dev, sgt, i, dir);
+	sg_free_table(sgt);
+free_sgt:
+	kfree(sgt);
+	return ERR_PTR(ret);
+}
+
+/**
+ * peerdma_device_unmap - dma_buf_ops.unmap_dma_buf
+ * @attachment: as mapped
+ * @sgt: consumed
+ * @dir: as mapped
+ */
+void peerdma_device_unmap(struct dma_buf_attachment *attachment,
+			  struct sg_table *sgt, enum dma_data_direction dir)
+{
+	unmap_entries(attachment->dev, sgt, sgt->nents, dir);
+	sg_free_table(sgt);
+	kfree(sgt);
+	peerdma_count(PEERDMA_COUNT_DEVICE_MAPS, -1);
+}

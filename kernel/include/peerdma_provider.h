@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The contract between peerdma.ko and the modules that own device memory.
+ *
+ * A provider pins; nothing else. It never sees a user pointer, a dma-buf, an
+ * importer or a file, and core never sees a vendor's header.
+ */
+#ifndef PEERDMA_PROVIDER_H
+#define PEERDMA_PROVIDER_H
+
+#include <linux/list.h>
+#include <linux/module.h>
+#include <linux/types.h>
+
+/**
+ * struct peerdma_pinned - what a provider answers to a pin
+ * @addr: first byte covered, in the provider's addresses; set by core
+ * @len: bytes covered, a multiple of the granule; set by core
+ * @page_size: bytes of one provider page, a power of two of at least PAGE_SIZE
+ * @nr_pages: how many pages; @nr_pages times @page_size is at least @len
+ * @persistent: the memory outlives its owner's free() until unpin
+ * @priv: the provider's own
+ */
+struct peerdma_pinned {
+	u64 addr;
+	u64 len;
+	u32 page_size;
+	u32 nr_pages;
+	bool persistent;
+	void *priv;
+};
+
+/**
+ * struct peerdma_provider - a source of device memory
+ * @name: what peerdma_pin.provider names, shorter than PEERDMA_PROVIDER_LEN
+ * @owner: held from before a pin until after its unpin
+ * @granule: bytes; core rounds address and length out to it at both ends, once,
+ *	so that no provider has to. A power of two of at least PAGE_SIZE.
+ * @pin: make [addr, addr + len) resident and keep it where it is.
+ *	Guarantees: on success every page is there and stays until @unpin; on
+ *	failure nothing is held. Runs in the context of the process that asked,
+ *	which must own the memory: the provider checks that. May sleep.
+ *	Returns 0, -EFAULT (not this process's memory of this provider, or not
+ *	all of it), -ENOBUFS (no BAR aperture left), -ENODEV, -ENOMEM.
+ * @page: the CPU's physical address of page @index. Guarantees: the address lies
+ *	in a memory BAR, aligned to page_size, and does not change until @unpin.
+ *	Does not sleep.
+ * @unpin: the reverse of @pin. Guarantees asked of core: called once, in process
+ *	context but of any process, with no mapping, attachment or transfer live
+ *	and no lock held (a vendor's put waits for a callback in flight, and that
+ *	callback takes locks of ours). May sleep.
+ * @list: core's
+ */
+struct peerdma_provider {
+	const char *name;
+	struct module *owner;
+	u64 granule;
+	int (*pin)(struct peerdma_pinned *pinned);
+	phys_addr_t (*page)(const struct peerdma_pinned *pinned, u32 index);
+	void (*unpin)(struct peerdma_pinned *pinned);
+	struct list_head list;
+};
+
+int peerdma_provider_register(struct peerdma_provider *provider);
+void peerdma_provider_unregister(struct peerdma_provider *provider);
+
+#endif /* PEERDMA_PROVIDER_H */
