@@ -59,7 +59,7 @@
  * EREMOTEIO     the drive cannot reach the buffer's memory; @out_reason says why
  * ENOBUFS       the provider's device has no BAR aperture left for the pin
  * ENODEV        the provider's device is gone, or the buffer was revoked
- * EINTR         a signal came before all was moved; @out_bytes was
+ * EINTR         the caller is being killed; @out_bytes were moved
  * ENOMEM        the kernel is out of memory
  * ============  =============================================================
  *
@@ -293,7 +293,7 @@ struct peerdma_query {
  * @len: bytes
  * @out_result: bytes moved, or a negative errno when none was. Less than @len
  *	is what read(2) would have returned at the end of the file, or what was
- *	moved before an error, a full disk or a signal.
+ *	moved before an error or a full disk.
  */
 struct peerdma_file_segment {
 	__aligned_u64 file_offset;
@@ -335,8 +335,9 @@ struct peerdma_file_segment {
  * stay until then. @out_result and the out_ fields are written when there is
  * more than one segment.
  *
- * A signal ends the call early with what was moved so far; what is in flight is
- * waited for, since the drive cannot be called back.
+ * As with pread(2) on a file, a signal that does not kill does not interrupt. A
+ * fatal one ends the call with what was moved so far; what is in flight is waited
+ * for, since the drive cannot be called back.
  *
  * The file's own rules hold as for pread(2) and pwrite(2): permission and
  * security modules, RLIMIT_FSIZE, immutable and append-only files, frozen

@@ -408,20 +408,22 @@ static bool file_io_next(struct file_io *io, struct peerdma_request *request)
 	return false;
 }
 
-static void file_io_submit_all(struct file_io *io)
+/*
+ * Submit until requests or work run out; false when there is no more work. The
+ * plug is finished before anybody sleeps: a plug that the scheduler flushes
+ * hands its requests to a worker instead of to the drive.
+ */
+static bool file_io_submit(struct file_io *io)
 {
+	struct peerdma_request *request;
 	struct blk_plug plug;
+	bool more = true;
 
 	blk_start_plug(&plug);
-	while (!signal_pending(current)) {
-		struct peerdma_request *request = io->free;
-
-		if (!request) {
-			/* Refill in batches: half as many times asleep. */
-			file_io_reap(io, DIV_ROUND_UP(io->in_flight, 4));
-			continue;
-		}
-		if (!file_io_next(io, request))
+	while ((request = io->free)) {
+		more = !fatal_signal_pending(current) &&
+		       file_io_next(io, request);
+		if (!more)
 			break;
 		io->free = request->next;
 		io->in_flight++;
@@ -429,11 +431,19 @@ static void file_io_submit_all(struct file_io *io)
 				       &io->segments[request->segment]);
 	}
 	blk_finish_plug(&plug);
+	return more;
+}
+
+static void file_io_submit_all(struct file_io *io)
+{
+	/* Refill in batches: a quarter as many times asleep. */
+	while (file_io_submit(io))
+		file_io_reap(io, DIV_ROUND_UP(io->in_flight, 4));
 	if (io->in_flight)
 		file_io_reap(io, io->in_flight);
 }
 
-/* What a signal left undone counts as not moved. */
+/* What a fatal signal left undone counts as not moved. */
 static void file_io_interrupted(struct file_io *io)
 {
 	u32 i;
