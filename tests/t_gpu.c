@@ -16,6 +16,7 @@ static struct {
 	int (*device_get)(int *dev, int ordinal);
 	int (*ctx_retain)(void **ctx, int dev);
 	int (*ctx_set)(void *ctx);
+	int (*ctx_sync)(void);
 	int (*alloc)(uint64_t *ptr, size_t len);
 	int (*free)(uint64_t ptr);
 	int (*set)(uint64_t dst, unsigned char byte, size_t len);
@@ -56,6 +57,7 @@ void t_gpu_init(void)
 	cuda.device_get = symbol(lib, "cuDeviceGet");
 	cuda.ctx_retain = symbol(lib, "cuDevicePrimaryCtxRetain");
 	cuda.ctx_set = symbol(lib, "cuCtxSetCurrent");
+	cuda.ctx_sync = symbol(lib, "cuCtxSynchronize");
 	cuda.alloc = symbol(lib, "cuMemAlloc_v2");
 	cuda.free = symbol(lib, "cuMemFree_v2");
 	cuda.set = symbol(lib, "cuMemsetD8_v2");
@@ -83,6 +85,8 @@ void t_gpu_free(uint64_t ptr)
 void t_gpu_set(uint64_t dst, unsigned char byte, size_t len)
 {
 	check(cuda.set(dst, byte, len), "cuMemsetD8");
+	/* CUDA fills device memory while the caller goes on. */
+	check(cuda.ctx_sync(), "cuCtxSynchronize");
 }
 
 void t_gpu_write(uint64_t dst, const void *src, size_t len)
