@@ -314,7 +314,7 @@ struct peerdma_file_segment {
  *	and answers whether this file could be moved to and from this buffer
  * @depth: at most this many requests of the transfer in flight at once; 0 lets
  *	the kernel choose. A segment may become several requests.
- * @out_bytes: bytes moved, summed over the segments
+ * @out_bytes: the sum of what the segments' @out_result say was moved
  * @out_flags: PEERDMA_FILE_IO_OUT_*
  * @out_reason: enum peerdma_reason with EMEDIUMTYPE and EREMOTEIO, else 0
  * @out_align: what @file_offset and @len must be multiples of, in bytes
@@ -325,8 +325,10 @@ struct peerdma_file_segment {
  *
  * As an ioctl it returns when all is done: 0 when every segment was moved as
  * read(2) or write(2) would have, else the errno of the first segment, in the
- * order of the array, that was not. The out_ fields are written in either case,
- * and each segment's @out_result when the array could be read.
+ * order of the array, that was not. The out_ fields are written in either case.
+ * Each segment's @out_result is written once the two ends have been found good;
+ * when a segment itself is bad (EINVAL, EOVERFLOW, ERANGE) none is begun, it says
+ * so, and the others say 0.
  *
  * As an io_uring command: opcode IORING_OP_URING_CMD, fd /dev/peerdma, cmd_op
  * PEERDMA_FILE_IO, and the struct's address in the first eight bytes of cmd[],

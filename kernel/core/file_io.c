@@ -308,7 +308,6 @@ struct segment_state {
  * @nr_done: how many
  * @wake_at: the submitter sleeps until there are so many
  * @wait: the submitter
- * @bytes: moved, over all segments
  * @buffered: some request went through the page cache
  *
  * Owner: the submitting task, on whose stack or heap it is.
@@ -326,7 +325,6 @@ struct file_io {
 	u32 nr_done;
 	u32 wake_at;
 	wait_queue_head_t wait;
-	u64 bytes;
 	bool buffered;
 };
 
@@ -349,13 +347,12 @@ static void file_io_done(struct peerdma_request *request)
 	spin_unlock_irqrestore(&io->lock, flags);
 }
 
-/* A request came back: note how far its segment is certain, and what moved. */
+/* A request came back: note how far its segment is certain. */
 static void file_io_account(struct file_io *io, struct peerdma_request *request)
 {
 	struct segment_state *state = &io->states[request->segment];
 	u64 moved = max(request->result, 0L);
 
-	io->bytes += moved;
 	io->buffered |= request->buffered;
 	if (moved == request->len || request->start + moved >= state->good)
 		return;
@@ -490,9 +487,7 @@ static int file_io_move(struct file_io *io, u32 nr)
 		io->free = &requests[i].request;
 	}
 	for (i = 0; i < io->nr_segments; i++)
-		io->states[i] = (struct segment_state){
-			.good = io->segments[i].len,
-		};
+		io->states[i].good = io->segments[i].len;
 
 	file_io_submit_all(io);
 	file_io_interrupted(io);
@@ -502,10 +497,28 @@ static int file_io_move(struct file_io *io, u32 nr)
 	return 0;
 }
 
+/* One bad segment and none is begun; each bad one says what is wrong with it. */
+static bool segments_check(struct file_io *io)
+{
+	bool good = true;
+	u32 i;
+
+	for (i = 0; i < io->nr_segments; i++) {
+		io->states[i] = (struct segment_state){
+			.error = peerdma_segment_check(&io->transfer,
+						       &io->segments[i]),
+		};
+		good &= !io->states[i].error;
+	}
+	return good;
+}
+
 /* Write the segments' results; the first error in their order is the call's. */
 static int file_io_results(const struct file_io *io,
-			   struct peerdma_file_segment __user *user)
+			   struct peerdma_file_io *arg)
 {
+	struct peerdma_file_segment __user *user =
+		u64_to_user_ptr(arg->segments);
 	int ret = 0;
 	u32 i;
 
@@ -513,47 +526,30 @@ static int file_io_results(const struct file_io *io,
 		const struct segment_state *state = &io->states[i];
 		s64 result = state->good ? state->good : state->error;
 
+		arg->out_bytes += state->good;
 		if (put_user(result, &user[i].out_result))
 			return -EFAULT;
 		if (!ret)
 			ret = state->error;
 	}
+	if (io->buffered)
+		arg->out_flags |= PEERDMA_FILE_IO_OUT_BUFFERED;
 	return ret;
-}
-
-static int segments_copy(struct file_io *io,
-			 const struct peerdma_file_segment __user *user)
-{
-	int ret;
-	u32 i;
-
-	if (copy_from_user(io->segments, user,
-			   io->nr_segments * sizeof(*io->segments)))
-		return -EFAULT;
-	for (i = 0; i < io->nr_segments; i++) {
-		ret = peerdma_segment_check(&io->transfer, &io->segments[i]);
-		if (ret)
-			return ret;
-	}
-	return 0;
 }
 
 static int file_io_segments(struct file_io *io, struct peerdma_file_io *arg)
 {
-	struct peerdma_file_segment __user *user =
-		u64_to_user_ptr(arg->segments);
 	int ret;
 
-	ret = segments_copy(io, user);
-	if (ret)
-		return ret;
-	ret = file_io_move(io, requests_needed(io, arg->depth));
-	if (ret)
-		return ret;
-	arg->out_bytes = io->bytes;
-	if (io->buffered)
-		arg->out_flags |= PEERDMA_FILE_IO_OUT_BUFFERED;
-	return file_io_results(io, user);
+	if (copy_from_user(io->segments, u64_to_user_ptr(arg->segments),
+			   io->nr_segments * sizeof(*io->segments)))
+		return -EFAULT;
+	if (segments_check(io)) {
+		ret = file_io_move(io, requests_needed(io, arg->depth));
+		if (ret)
+			return ret;
+	}
+	return file_io_results(io, arg);
 }
 
 /**
