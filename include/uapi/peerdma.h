@@ -38,8 +38,8 @@
  * EOPNOTSUPP    a flag, a reserved field or a kind of dma-buf that this module
  *               does not know
  * EINVAL        a wrong value: a struct that is too short, a length of zero, an
- *               offset or length that the file cannot do unbuffered, a
- *               descriptor that is no dma-buf
+ *               offset, length or place in memory that the file cannot do
+ *               unbuffered, a descriptor that is no dma-buf
  * EOVERFLOW     offset or address plus length passes the end of its type
  * EFAULT        an argument cannot be read or written; for PIN also: the range
  *               is not (or not wholly) memory of that provider that the calling
@@ -319,6 +319,9 @@ struct peerdma_file_segment {
  * @out_reason: enum peerdma_reason with EMEDIUMTYPE and EREMOTEIO, else 0
  * @out_align: what @file_offset and @len must be multiples of, in bytes
  * @out_device: the PCI function of the drive, as PEERDMA_DEVICE()
+ * @out_memory_align: what the place in the dma-buf (peerdma_pin.out_offset plus
+ *	@buffer_offset) must be a multiple of, in bytes
+ * @reserved: must be 0
  *
  * Segments are in flight together and end in any order; that they do not overlap
  * is the caller's business, as with io_uring.
@@ -363,6 +366,8 @@ struct peerdma_file_io {
 	__u32 out_reason;
 	__u32 out_align;
 	__u32 out_device;
+	__u32 out_memory_align;
+	__u32 reserved;
 };
 
 #define PEERDMA_FILE_IO	_IO(PEERDMA_IOCTL_TYPE, PEERDMA_NR_FILE_IO)

@@ -68,6 +68,15 @@ static inline ssize_t compat_iocb_iter_write(struct file *file,
 #define vfs_iocb_iter_write	compat_iocb_iter_write
 #endif
 
+/*
+ * Unbuffered I/O stopped to check every bio_vec's length together with
+ * iov_iter_is_aligned(): since 6.18; drop with 6.18.
+ */
+static inline bool peerdma_bvecs_are_whole_blocks(void)
+{
+	return __is_defined(PEERDMA_HAVE_ITER_IS_ALIGNED);
+}
+
 /* linux/io_uring/cmd.h: since 6.8; compat/include has it for older ones. */
 #ifndef PEERDMA_HAVE_URING_SQE
 /* cmd->sqe, and a look at it by a function: since 6.6; drop with 6.6. */

@@ -42,6 +42,15 @@ static int file_check(struct file *file, bool write)
 	return 0;
 }
 
+/*
+ * Kernels that look at each bio_vec's length want whole blocks of it, so there a
+ * place in memory would work or not by where an extent happens to end.
+ */
+static u32 memory_alignment(u32 memory, u32 block)
+{
+	return peerdma_bvecs_are_whole_blocks() ? max(memory, block) : memory;
+}
+
 /* What unbuffered I/O on the file wants of offsets and of memory. */
 static int file_alignment(struct peerdma_transfer *transfer)
 {
@@ -59,13 +68,16 @@ static int file_alignment(struct peerdma_transfer *transfer)
 			return ret;
 		if (stat.result_mask & STATX_DIOALIGN) {
 			transfer->offset_align = stat.dio_offset_align;
-			transfer->memory_align = stat.dio_mem_align;
+			transfer->memory_align =
+				memory_alignment(stat.dio_mem_align,
+						 stat.dio_offset_align);
 			return stat.dio_offset_align ? 0 : -EMEDIUMTYPE;
 		}
 		bdev = inode->i_sb->s_bdev;
 	}
 	transfer->offset_align = bdev_logical_block_size(bdev);
-	transfer->memory_align = bdev_dma_alignment(bdev) + 1;
+	transfer->memory_align = memory_alignment(bdev_dma_alignment(bdev) + 1,
+						  transfer->offset_align);
 	return 0;
 }
 
@@ -109,6 +121,7 @@ static int transfer_check(struct peerdma_transfer *transfer,
 	if (ret)
 		goto put_drive;
 	arg->out_align = transfer->offset_align;
+	arg->out_memory_align = transfer->memory_align;
 
 	ret = drive_reaches(transfer->buffer, drive, arg);
 	if (ret)
@@ -142,7 +155,8 @@ int peerdma_transfer_get(struct peerdma_transfer *transfer,
 	arg->out_reason = PEERDMA_REASON_NONE;
 	arg->out_align = 0;
 	arg->out_device = PEERDMA_DEVICE_NONE;
-	if (arg->flags & ~PEERDMA_FILE_IO_WRITE)
+	arg->out_memory_align = 0;
+	if (arg->flags & ~PEERDMA_FILE_IO_WRITE || arg->reserved)
 		return -EOPNOTSUPP;
 	if (arg->nr_segments > PEERDMA_FILE_IO_MAX_SEGMENTS)
 		return -EINVAL;

@@ -125,7 +125,7 @@ static int uring_issue(struct io_uring_cmd *cmd, unsigned int issue_flags)
 		return -EOPNOTSUPP;
 	user = u64_to_user_ptr(READ_ONCE(sqe->addr));
 	ret = peerdma_copy_in(&arg, sizeof(arg),
-			      offsetofend(struct peerdma_file_io, out_device),
+			      offsetofend(struct peerdma_file_io, reserved),
 			      user);
 	if (ret)
 		return ret;

@@ -66,7 +66,7 @@ static const struct ioctl_row ioctl_rows[] = {
 	IOCTL_ROW(PEERDMA_NR_QUERY, peerdma_query_ioctl, peerdma_query,
 		  reserved),
 	IOCTL_ROW(PEERDMA_NR_FILE_IO, peerdma_file_io_ioctl, peerdma_file_io,
-		  out_device),
+		  reserved),
 	IOCTL_ROW(PEERDMA_NR_ROUTE, peerdma_route_ioctl, peerdma_route,
 		  out_distance),
 };
