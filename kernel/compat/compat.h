@@ -77,14 +77,34 @@ static inline bool peerdma_bvecs_are_whole_blocks(void)
 	return __is_defined(PEERDMA_HAVE_ITER_IS_ALIGNED);
 }
 
-/* linux/io_uring/cmd.h: since 6.8; compat/include has it for older ones. */
+/*
+ * What the caller put into the submission's cmd[]. linux/io_uring/cmd.h is there
+ * since 6.8 (compat/include has it for older kernels), cmd->sqe since 6.6. From
+ * 6.10, 5eff57fa9f3a, to 6.14, e663da62ba86, cmd->sqe of a command that comes
+ * back in a worker still points into the caller's ring, which by then may hold
+ * another command; the copy that belongs to this one is in async_data.
+ */
+static inline const void *peerdma_uring_payload(struct io_uring_cmd *cmd,
+						unsigned int issue_flags)
+{
 #ifndef PEERDMA_HAVE_URING_SQE
-/* cmd->sqe, and a look at it by a function: since 6.6; drop with 6.6. */
-#define io_uring_sqe_cmd(sqe, type)	((const type *)cmd->cmd)
+	return cmd->cmd;
+#else
+	const struct io_uring_sqe *sqe = cmd->sqe;
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0) && \
+	LINUX_VERSION_CODE < KERNEL_VERSION(6, 14, 0)
+	if (!(issue_flags & IO_URING_F_NONBLOCK) &&
+	    cmd_to_io_kiocb(cmd)->async_data)
+		sqe = cmd_to_io_kiocb(cmd)->async_data;
+#endif
+	return sqe->cmd;
+#endif
+}
+
+/* io_uring_cmd_to_pdu: since 6.9; drop with 6.9. */
+#ifndef io_uring_cmd_to_pdu
 #define io_uring_cmd_to_pdu(c, type)	((type *)&(c)->pdu)
-#elif !defined(PEERDMA_HAVE_URING_SQE_TYPE)
-/* io_uring_sqe_cmd takes a type: since 7.1; drop with 7.1. */
-#define io_uring_sqe_cmd(sqe, type)	((const type *)io_uring_sqe_cmd(sqe))
 #endif
 
 /* io_uring_cmd_done lost its second result: since 6.18; drop with 6.18. */

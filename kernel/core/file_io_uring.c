@@ -112,8 +112,7 @@ static int uring_run(struct peerdma_file_io *arg, void __user *user)
 
 static int uring_issue(struct io_uring_cmd *cmd, unsigned int issue_flags)
 {
-	const struct uring_arg *sqe = io_uring_sqe_cmd(cmd->sqe,
-						       struct uring_arg);
+	const struct uring_arg *sqe = peerdma_uring_payload(cmd, issue_flags);
 	struct peerdma_file_segment segment;
 	struct peerdma_file_io arg = {};
 	void __user *user;
