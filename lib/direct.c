@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The direct path: the drive's DMA into or out of the buffer itself. For device
+ * memory that is FILE_IO of /dev/peerdma; for host memory it is what O_DIRECT
+ * has always been.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+/* Long enough that the drive does not notice the gap between two requests. */
+#define STEP_LEN	((uint64_t)64 << 20)
+/* Where somebody watches: from here on, as fast as the drive turns out to be. */
+#define STEP_FIRST	((uint64_t)4 << 20)
+#define STEP_MIN	((uint64_t)1 << 20)
+
+/**
+ * peerdma_split_range() - part a range into whole blocks and the rest
+ * @offset: where the range starts
+ * @len: its bytes
+ * @align: bytes of a block, a power of two
+ *
+ * Return: the bytes before, of and after the whole blocks; all of it is @head
+ * when there is none.
+ */
+struct peerdma_split peerdma_split_range(uint64_t offset, uint64_t len,
+					 uint32_t align)
+{
+	struct peerdma_split split = { .head = -offset & (align - 1) };
+
+	if (split.head > len)
+		split.head = len;
+	split.middle = (len - split.head) & ~(uint64_t)(align - 1);
+	if (!split.middle)
+		split.head = len;
+	split.tail = len - split.head - split.middle;
+	return split;
+}
+
+static int file_io(struct peerdma_buffer *buf, struct peerdma_file *file,
+		   struct peerdma_file_io *io)
+{
+	io->size = sizeof(*io);
+	io->flags = file->write ? PEERDMA_FILE_IO_WRITE : 0;
+	io->buffer_fd = buf->fd;
+	io->file_fd = file->direct_fd;
+	return ioctl(buf->ctx->device_fd, PEERDMA_FILE_IO, io) ? -errno : 0;
+}
+
+/* 0: @err is no word about the way, but a failure. */
+static int reason_of_refusal(int err, const struct peerdma_file_io *io)
+{
+	switch (err) {
+	case -EMEDIUMTYPE:
+	case -EREMOTEIO:
+		return io->out_reason;
+	case -ENOTTY:
+		return PEERDMA_REASON_NO_VERB;
+	case -EOPNOTSUPP:
+		return PEERDMA_REASON_FOREIGN_BUFFER;
+	case -EINVAL:
+		return PEERDMA_REASON_MISALIGNED;
+	default:
+		return 0;
+	}
+}
+
+static int reason_of_reopen(int err)
+{
+	switch (err) {
+	case -EINVAL:
+		return PEERDMA_REASON_NO_DIRECT_IO;
+	case -EMFILE:
+	case -ENFILE:
+	case -ENOMEM:
+	case -EINTR:
+		return 0;
+	default:
+		return PEERDMA_REASON_NO_REOPEN;
+	}
+}
+
+static int probe_device(struct peerdma_buffer *buf, struct peerdma_file *file,
+			struct peerdma_probe *probe)
+{
+	struct peerdma_file_io io = { .nr_segments = 0 };
+	int err;
+
+	err = file_io(buf, file, &io);
+	probe->drive = io.out_device ? io.out_device : PEERDMA_DEVICE_NONE;
+	if (!err) {
+		probe->align = io.out_align;
+		/* A module that does not say so finds out when it is tried. */
+		probe->memory_align = io.out_memory_align ?
+					      io.out_memory_align : 1;
+		return 0;
+	}
+	probe->reason = reason_of_refusal(err, &io);
+	return probe->reason ? 0 : err;
+}
+
+/**
+ * peerdma_direct_probe() - may this file go straight to or from this buffer?
+ * @buf: the buffer
+ * @file: the file
+ * @probe: the answer; its @reason is 0 for yes
+ *
+ * Return: 0 or a negative errno.
+ */
+int peerdma_direct_probe(struct peerdma_buffer *buf, struct peerdma_file *file,
+			 struct peerdma_probe *probe)
+{
+	int fd;
+
+	*probe = (struct peerdma_probe){
+		.memory_align = 1,
+		.drive = PEERDMA_DEVICE_NONE,
+	};
+	if (buf->host) {
+		probe->align = file->align;
+		if (!(file->flags & O_DIRECT))
+			probe->reason = PEERDMA_REASON_HOST_MEMORY;
+		return 0;
+	}
+	if (buf->fd < 0 || buf->ctx->device_fd < 0) {
+		probe->reason = buf->reason;
+		return 0;
+	}
+	fd = peerdma_file_direct(file);
+	if (fd < 0) {
+		probe->reason = reason_of_reopen(fd);
+		return probe->reason ? 0 : fd;
+	}
+	return probe_device(buf, file, probe);
+}
+
+/* What the next request is, and what became of it. */
+struct step {
+	uint64_t file_offset;
+	uint64_t buffer_offset;
+	uint64_t len;
+	uint64_t moved;
+	bool copied;		/* the filesystem used its page cache */
+	int reason;		/* refused: why */
+};
+
+static int step_host(struct peerdma_transfer *t, struct step *step)
+{
+	char *addr = (char *)t->buf->host + step->buffer_offset;
+	int fd = t->file.direct_fd;
+	ssize_t n;
+
+	if (t->file.write)
+		n = pwrite(fd, addr, step->len, step->file_offset);
+	else
+		n = pread(fd, addr, step->len, step->file_offset);
+	if (n >= 0) {
+		step->moved = n;
+		return 0;
+	}
+	if (errno == EINVAL)
+		step->reason = PEERDMA_REASON_MISALIGNED;
+	return -errno;
+}
+
+static int step_device(struct peerdma_transfer *t, struct step *step)
+{
+	struct peerdma_file_segment segment = {
+		.file_offset = step->file_offset,
+		.buffer_offset = step->buffer_offset,
+		.len = step->len,
+	};
+	struct peerdma_file_io io = {
+		.segments = (uintptr_t)&segment,
+		.nr_segments = 1,
+		.depth = t->opts.depth,
+	};
+	int err;
+
+	err = file_io(t->buf, &t->file, &io);
+	step->moved = segment.out_result > 0 ? segment.out_result : 0;
+	step->copied = io.out_flags & PEERDMA_FILE_IO_OUT_BUFFERED;
+	/* Bytes that were moved count, and the error comes again. */
+	if (!err || step->moved)
+		return 0;
+	step->reason = reason_of_refusal(err, &io);
+	return err;
+}
+
+static int advance(struct peerdma_transfer *t, const struct step *step)
+{
+	if (!step->copied)
+		return peerdma_transfer_advance(t, step->moved,
+						&t->result.bytes_direct);
+	/* Which of these bytes the CPU copied is not known: claim none. */
+	peerdma_transfer_blame(t, PEERDMA_REASON_FILESYSTEM_COPIED);
+	return peerdma_transfer_advance(t, step->moved,
+					&t->result.bytes_staged);
+}
+
+/* Nothing came, or half a block, which only the last one can be. */
+static bool file_ended(const struct step *step, uint32_t align)
+{
+	return !step->moved || step->moved % align;
+}
+
+static uint64_t milliseconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * UINT64_C(1000) + now.tv_nsec / 1000000;
+}
+
+/* A request is not interrupted, so its time is how long Ctrl-C may take. */
+static uint64_t next_limit(uint64_t limit, uint64_t took)
+{
+	if (took < 100 && limit < STEP_LEN)
+		return limit * 2;
+	if (took > 300 && limit > STEP_MIN)
+		return limit / 2;
+	return limit;
+}
+
+static int move_steps(struct peerdma_transfer *t, uint64_t len)
+{
+	uint64_t limit = t->opts.progress ? STEP_FIRST : STEP_LEN;
+	uint64_t end = t->done + len, start;
+	bool ended;
+	int err;
+
+	while (t->done < end) {
+		struct step step = {
+			.file_offset = t->file_offset + t->done,
+			.buffer_offset = t->buffer_offset + t->done,
+			.len = end - t->done,
+		};
+
+		if (step.len > limit)
+			step.len = limit;
+		start = milliseconds();
+		err = t->buf->host ? step_host(t, &step) :
+				     step_device(t, &step);
+		if (step.reason) {
+			peerdma_transfer_blame(t, step.reason);
+			return PEERDMA_PART_REFUSED;
+		}
+		if (err && err != -EINTR)
+			return err;
+		limit = next_limit(limit, milliseconds() - start);
+		ended = !err && file_ended(&step, t->align);
+		err = advance(t, &step);
+		if (err)
+			return err;
+		if (ended)
+			return PEERDMA_PART_SHORT;
+	}
+	return PEERDMA_PART_DONE;
+}
+
+/**
+ * peerdma_direct_move() - move the next bytes of a transfer directly
+ * @t: the transfer; peerdma_direct_probe() said yes
+ * @len: bytes, whole blocks
+ *
+ * Return: enum peerdma_part or a negative errno.
+ */
+int peerdma_direct_move(struct peerdma_transfer *t, uint64_t len)
+{
+	const struct peerdma_cuda_pointer *pointer = &t->buf->pointer;
+	int err, part;
+
+	part = move_steps(t, len);
+	if (t->file.write || !pointer->flush)
+		return part;
+	err = peerdma_cuda_flush(&t->buf->ctx->cuda, pointer->context);
+	return err ? err : part;
+}

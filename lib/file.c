@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A caller's file, with and without the page cache.
+ *
+ * Whether I/O is unbuffered belongs to an open file description, which the
+ * caller may share with others; so where the other kind is needed the file is
+ * opened a second time, through /proc, and the caller's flags stay as they are.
+ *
+ * Both kinds may serve one request: whole blocks go around the page cache, and
+ * what is written of a partial block goes through it. The kernel keeps that
+ * coherent as long as one follows the other, which they do here: before
+ * unbuffered I/O it writes out and drops the cached pages of the range, after an
+ * unbuffered write it drops them again, and a partial block that is written into
+ * the cache afterwards is read from the drive first. What is on the drive after
+ * a crash is a matter of fsync(2) for both kinds alike.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+/* Enough for every filesystem that does not ask for more. */
+#define ALIGN_DEFAULT	4096
+
+static int check_kind(struct peerdma_file *file)
+{
+	struct stat st;
+
+	if (fstat(file->fd, &st))
+		return -errno;
+	file->end = UINT64_MAX;
+	if (S_ISREG(st.st_mode) && !file->write)
+		file->end = st.st_size;
+	if (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode))
+		return 0;
+	if (S_ISDIR(st.st_mode))
+		return -EISDIR;
+	return -ESPIPE;
+}
+
+static uint32_t align_of(int fd)
+{
+#ifdef STATX_DIOALIGN
+	struct statx stx;
+
+	if (!statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) &&
+	    stx.stx_mask & STATX_DIOALIGN &&
+	    stx.stx_dio_offset_align > ALIGN_DEFAULT)
+		return stx.stx_dio_offset_align;
+#endif
+	return ALIGN_DEFAULT;
+}
+
+/**
+ * peerdma_file_open() - look at a caller's descriptor
+ * @file: filled in
+ * @fd: stays the caller's
+ * @write: the file will be written, else read
+ *
+ * Return: 0; -EBADF: not open, or not for this; -EINVAL: open for appending,
+ * where Linux lets no pwrite(2) choose its offset; -EISDIR; -ESPIPE.
+ */
+int peerdma_file_open(struct peerdma_file *file, int fd, bool write)
+{
+	int access, err;
+
+	*file = (struct peerdma_file){
+		.fd = fd,
+		.flags = fcntl(fd, F_GETFL),
+		.write = write,
+		.direct_fd = -1,
+		.cached_fd = -1,
+	};
+	if (file->flags < 0)
+		return -errno;
+	access = file->flags & O_ACCMODE;
+	if (file->flags & O_PATH || access == (write ? O_RDONLY : O_WRONLY))
+		return -EBADF;
+	if (write && file->flags & O_APPEND)
+		return -EINVAL;
+	err = check_kind(file);
+	if (err)
+		return err;
+	if (file->flags & O_DIRECT)
+		file->direct_fd = fd;
+	else
+		file->cached_fd = fd;
+	file->align = align_of(fd);
+	return 0;
+}
+
+/**
+ * peerdma_file_close() - forget a caller's descriptor
+ * @file: from peerdma_file_open()
+ */
+void peerdma_file_close(struct peerdma_file *file)
+{
+	if (file->direct_fd >= 0 && file->direct_fd != file->fd)
+		close(file->direct_fd);
+	if (file->cached_fd >= 0 && file->cached_fd != file->fd)
+		close(file->cached_fd);
+}
+
+static int reopen(const struct peerdma_file *file, int direct)
+{
+	int keep = file->flags & (O_SYNC | O_DSYNC | O_NOATIME);
+	char path[40];
+	int fd;
+
+	/* thread-self: /proc/self is empty once the main thread has ended. */
+	snprintf(path, sizeof(path), "/proc/thread-self/fd/%d", file->fd);
+	fd = open(path, (file->write ? O_WRONLY : O_RDONLY) | keep | direct |
+			O_CLOEXEC);
+	return fd >= 0 ? fd : -errno;
+}
+
+/**
+ * peerdma_file_direct() - the file without the page cache
+ * @file: the file
+ *
+ * Return: a descriptor that is @file's; -EINVAL: the filesystem cannot do it;
+ * another negative errno: it cannot be opened again.
+ */
+int peerdma_file_direct(struct peerdma_file *file)
+{
+	int fd;
+
+	if (file->direct_fd >= 0)
+		return file->direct_fd;
+	fd = reopen(file, O_DIRECT);
+	if (fd >= 0)
+		file->direct_fd = fd;
+	return fd;
+}
+
+static int file_cached(struct peerdma_file *file)
+{
+	int fd;
+
+	if (file->cached_fd >= 0)
+		return file->cached_fd;
+	fd = reopen(file, 0);
+	if (fd >= 0)
+		file->cached_fd = fd;
+	return fd;
+}
+
+/**
+ * peerdma_file_skew() - where in a bounce a byte of the file must lie
+ * @file: the file
+ * @offset: of the byte, in the file
+ *
+ * Unbuffered I/O wants the same alignment in memory and in the file.
+ *
+ * Return: bytes from the start of the bounce.
+ */
+size_t peerdma_file_skew(const struct peerdma_file *file, uint64_t offset)
+{
+	return file->flags & O_DIRECT ? offset & (file->align - 1) : 0;
+}
+
+static int read_all(int fd, char *dst, size_t len, uint64_t offset,
+		    uint32_t align, size_t *out_moved)
+{
+	size_t done = 0;
+	ssize_t n;
+
+	*out_moved = 0;
+	while (done < len) {
+		n = pread(fd, dst + done, len - done, offset + done);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		done += n;
+		*out_moved = done;
+		/* Unbuffered I/O stops within a block only where a file ends. */
+		if (!n || done % align)
+			break;
+	}
+	return 0;
+}
+
+static int write_all(int fd, const char *src, size_t len, uint64_t offset,
+		     size_t *moved)
+{
+	size_t done = 0;
+	ssize_t n;
+
+	while (done < len) {
+		n = pwrite(fd, src + done, len - done, offset + done);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (!n)
+			return -EIO;
+		done += n;
+		*moved += n;
+	}
+	return 0;
+}
+
+/**
+ * peerdma_file_load() - from the file to a bounce, the way the file is open
+ * @file: the file
+ * @bounce: PEERDMA_BOUNCE_LEN bytes; byte @offset goes to
+ *	peerdma_file_skew(@file, @offset)
+ * @offset: within the file
+ * @len: bytes; the blocks they lie in fit the bounce
+ * @out_moved: bytes that arrived, less than @len where the file ends
+ *
+ * Return: 0 or a negative errno.
+ */
+int peerdma_file_load(struct peerdma_file *file, char *bounce, uint64_t offset,
+		      size_t len, size_t *out_moved)
+{
+	size_t skew = peerdma_file_skew(file, offset);
+	size_t blocks = (skew + len + file->align - 1) & -(size_t)file->align;
+	int err, fd;
+
+	*out_moved = 0;
+	if (file->flags & O_DIRECT) {
+		err = read_all(file->direct_fd, bounce, blocks, offset - skew,
+			       file->align, out_moved);
+		*out_moved = *out_moved > skew ? *out_moved - skew : 0;
+		if (*out_moved >= len) {
+			*out_moved = len;
+			return 0;
+		}
+		if (err != -EINVAL)
+			return err;
+	}
+	fd = file_cached(file);
+	if (fd < 0)
+		return fd;
+	return read_all(fd, bounce + skew, len, offset, 1, out_moved);
+}
+
+static int store_blocks(struct peerdma_file *file, const char *src, size_t len,
+			uint64_t offset, size_t *moved)
+{
+	size_t done = 0;
+	int err, fd;
+
+	err = write_all(file->direct_fd, src, len, offset, &done);
+	*moved += done;
+	if (err != -EINVAL)
+		return err;
+	/* A filesystem that wants another alignment, or whole extents. */
+	fd = file_cached(file);
+	if (fd < 0)
+		return -EINVAL;
+	return write_all(fd, src + done, len - done, offset + done, moved);
+}
+
+static int store_cached(struct peerdma_file *file, const char *src, size_t len,
+			uint64_t offset, size_t *moved)
+{
+	int fd;
+
+	if (!len)
+		return 0;
+	fd = file_cached(file);
+	if (fd < 0)
+		return fd;
+	return write_all(fd, src, len, offset, moved);
+}
+
+/**
+ * peerdma_file_store() - from a bounce to the file, the way the file is open
+ * @file: the file
+ * @bounce: byte @offset lies at peerdma_file_skew(@file, @offset)
+ * @offset: within the file
+ * @len: bytes; partial blocks go through the page cache
+ * @out_moved: bytes that were written, from @offset on
+ *
+ * Return: 0 or a negative errno.
+ */
+int peerdma_file_store(struct peerdma_file *file, const char *bounce,
+		       uint64_t offset, size_t len, size_t *out_moved)
+{
+	const char *src = bounce + peerdma_file_skew(file, offset);
+	struct peerdma_split part;
+	int err;
+
+	*out_moved = 0;
+	if (!(file->flags & O_DIRECT))
+		return write_all(file->fd, src, len, offset, out_moved);
+	part = peerdma_split_range(offset, len, file->align);
+	err = store_cached(file, src, part.head, offset, out_moved);
+	if (err)
+		return err;
+	src += part.head;
+	offset += part.head;
+	err = store_blocks(file, src, part.middle, offset, out_moved);
+	if (err)
+		return err;
+	src += part.middle;
+	offset += part.middle;
+	return store_cached(file, src, part.tail, offset, out_moved);
+}

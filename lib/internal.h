@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of libpeerdma share. Nothing here is exported: the symbol map
+ * ends in "local: *".
+ *
+ * Lock order: peerdma.lock and peerdma_buffer.lock are never held together.
+ */
+#ifndef PEERDMA_INTERNAL_H
+#define PEERDMA_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "../include/uapi/peerdma.h"
+#include "peerdma.h"
+
+/* ---- cuda.c: the driver API, found at run time --------------------------- */
+
+typedef void *peerdma_cuda_context;
+typedef void *peerdma_cuda_stream;
+
+/* The calls in use, by NVIDIA's names and with NVIDIA's prototypes. */
+struct peerdma_cuda {
+	void *library;
+	int reason;		/* 0, NO_CUDA or NO_GPU */
+	int nr_gpus;
+	int (*cuInit)(unsigned int flags);
+	int (*cuDeviceGetCount)(int *count);
+	int (*cuDeviceGet)(int *device, int ordinal);
+	int (*cuDeviceGetName)(char *name, int len, int device);
+	int (*cuDeviceGetAttribute)(int *value, int attribute, int device);
+	int (*cuDevicePrimaryCtxRetain)(peerdma_cuda_context *out, int device);
+	int (*cuDevicePrimaryCtxRelease)(int device);
+	int (*cuCtxPushCurrent)(peerdma_cuda_context context);
+	int (*cuCtxPopCurrent)(peerdma_cuda_context *out);
+	int (*cuMemAlloc)(unsigned long long *out, size_t len);
+	int (*cuMemFree)(unsigned long long addr);
+	int (*cuMemAllocHost)(void **out, size_t len);
+	int (*cuMemFreeHost)(void *addr);
+	int (*cuMemcpyHtoDAsync)(unsigned long long dst, const void *src,
+				 size_t len, peerdma_cuda_stream stream);
+	int (*cuMemcpyDtoHAsync)(void *dst, unsigned long long src, size_t len,
+				 peerdma_cuda_stream stream);
+	int (*cuStreamCreate)(peerdma_cuda_stream *out, unsigned int flags);
+	int (*cuStreamDestroy)(peerdma_cuda_stream stream);
+	int (*cuStreamSynchronize)(peerdma_cuda_stream stream);
+	int (*cuPointerGetAttribute)(void *value, int attribute,
+				     unsigned long long addr);
+	int (*cuPointerSetAttribute)(const void *value, int attribute,
+				     unsigned long long addr);
+	/* Since CUDA 11.3; NULL before. */
+	int (*cuFlushGPUDirectRDMAWrites)(int target, int scope);
+};
+
+/* A CUDA pointer as its driver knows it. */
+struct peerdma_cuda_pointer {
+	peerdma_cuda_context context;	/* NULL: of no context (VMM) */
+	int ordinal;			/* -1: not known */
+	bool flush;	/* a kernel sees peers' writes only after a flush */
+};
+
+void peerdma_cuda_load(struct peerdma_cuda *cuda);
+int peerdma_cuda_errno(int result);
+int peerdma_cuda_gpu_device(const struct peerdma_cuda *cuda, int ordinal,
+			    uint32_t *out_device);
+bool peerdma_cuda_pointer(const struct peerdma_cuda *cuda, uint64_t addr,
+			  struct peerdma_cuda_pointer *out);
+void peerdma_cuda_sync_memops(const struct peerdma_cuda *cuda, uint64_t addr);
+int peerdma_cuda_flush(const struct peerdma_cuda *cuda,
+		       peerdma_cuda_context context);
+
+/* ---- context.c ----------------------------------------------------------- */
+
+struct peerdma_bounce;
+
+/*
+ * One reference is the caller's, one more is each buffer's: the order in which
+ * a context and its buffers are closed does not matter.
+ */
+struct peerdma {
+	atomic_uint refs;
+	int device_fd;			/* or a negative errno */
+	int reason;			/* why device_fd is none */
+	struct peerdma_info info;
+	struct peerdma_cuda cuda;
+	int gpu;
+	pthread_mutex_t lock;		/* guards what follows */
+	peerdma_cuda_context context;	/* retained, once somebody needs it */
+	struct peerdma_bounce *bounces;	/* idle ones */
+	unsigned int nr_bounces;
+};
+
+struct peerdma *peerdma_context_get(struct peerdma *ctx);
+void peerdma_context_put(struct peerdma *ctx);
+int peerdma_context_cuda(struct peerdma *ctx, peerdma_cuda_context *out);
+
+/* ---- bounce.c: host memory to stage through ------------------------------ */
+
+#define PEERDMA_BOUNCE_LEN	((size_t)4 << 20)
+
+struct peerdma_bounce {
+	struct peerdma_bounce *next;	/* in peerdma.bounces */
+	void *addr;			/* page-aligned */
+	bool cuda;			/* pinned by CUDA, a fast source of DMA */
+};
+
+struct peerdma_bounce *peerdma_bounce_get(struct peerdma *ctx, bool cuda);
+void peerdma_bounce_put(struct peerdma *ctx, struct peerdma_bounce *bounce);
+void peerdma_bounce_drain(struct peerdma *ctx);
+
+/* ---- buffer.c, copy.c ---------------------------------------------------- */
+
+struct peerdma_buffer {
+	struct peerdma *ctx;		/* holds a reference */
+	uint64_t len;
+	uint64_t addr;			/* on the device, 0: not known */
+	void *host;			/* host memory: where, else NULL */
+	bool read_only;
+	bool owned;			/* addr is ours to free */
+	bool cuda;			/* CUDA reaches addr */
+	struct peerdma_cuda_pointer pointer;
+	peerdma_cuda_stream stream;	/* for copies of ours only */
+	int fd;				/* dma-buf or -1 */
+	int reason;			/* why fd is none, or no good */
+	uint64_t fd_offset;		/* of byte 0 within the dma-buf */
+	pthread_mutex_t lock;		/* guards window */
+	void *window;			/* byte 0, for copies without CUDA */
+};
+
+int peerdma_buffer_range(const struct peerdma_buffer *buf, uint64_t offset,
+			 uint64_t len);
+int peerdma_copy_in(struct peerdma_buffer *buf, uint64_t offset,
+		    const void *src, size_t len);
+int peerdma_copy_out(struct peerdma_buffer *buf, uint64_t offset, void *dst,
+		     size_t len);
+
+/* ---- file.c: a caller's descriptor, buffered and unbuffered -------------- */
+
+/* The caller's descriptor and its flags are never changed. */
+struct peerdma_file {
+	int fd;				/* the caller's */
+	int flags;			/* of fd, from F_GETFL */
+	bool write;
+	int direct_fd;			/* O_DIRECT: fd, our own, or -1 */
+	int cached_fd;			/* without: fd, our own, or -1 */
+	uint32_t align;			/* of unbuffered offset and length */
+	uint64_t end;			/* where reading ended at first sight */
+};
+
+int peerdma_file_open(struct peerdma_file *file, int fd, bool write);
+void peerdma_file_close(struct peerdma_file *file);
+int peerdma_file_direct(struct peerdma_file *file);
+size_t peerdma_file_skew(const struct peerdma_file *file, uint64_t offset);
+int peerdma_file_load(struct peerdma_file *file, char *bounce, uint64_t offset,
+		      size_t len, size_t *out_moved);
+int peerdma_file_store(struct peerdma_file *file, const char *bounce,
+		       uint64_t offset, size_t len, size_t *out_moved);
+
+/* ---- io.c, direct.c, staged.c: a transfer -------------------------------- */
+
+/* What a part of a transfer answers beside a negative errno. */
+enum peerdma_part {
+	PEERDMA_PART_DONE = 0,		/* all of it was moved */
+	PEERDMA_PART_SHORT = 1,		/* the file ended */
+	PEERDMA_PART_REFUSED = 2,	/* the rest will not go this way */
+};
+
+struct peerdma_transfer {
+	struct peerdma_buffer *buf;
+	struct peerdma_file file;
+	struct peerdma_io_opts opts;
+	struct peerdma_io_result result;
+	uint64_t file_offset;
+	uint64_t buffer_offset;
+	uint64_t len;
+	uint64_t done;			/* from the start, without a gap */
+	uint32_t align;			/* of the direct path */
+	bool cancelled;			/* by opts.progress */
+};
+
+int peerdma_transfer_advance(struct peerdma_transfer *transfer, size_t len,
+			     uint64_t *counter);
+void peerdma_transfer_blame(struct peerdma_transfer *transfer, int reason);
+
+/* Whether a file can be moved directly, and between what. */
+struct peerdma_probe {
+	int reason;
+	uint32_t align;			/* of offset and length in the file */
+	uint32_t memory_align;		/* of the place in the dma-buf */
+	uint32_t drive;			/* PEERDMA_DEVICE() */
+};
+
+/* A range as the direct path sees it: only @middle is whole blocks. */
+struct peerdma_split {
+	uint64_t head;
+	uint64_t middle;
+	uint64_t tail;
+};
+
+struct peerdma_split peerdma_split_range(uint64_t offset, uint64_t len,
+					 uint32_t align);
+int peerdma_direct_probe(struct peerdma_buffer *buf, struct peerdma_file *file,
+			 struct peerdma_probe *probe);
+int peerdma_direct_move(struct peerdma_transfer *transfer, uint64_t len);
+int peerdma_staged_move(struct peerdma_transfer *transfer, uint64_t len);
+
+/* ---- pci.c, sized.c ------------------------------------------------------ */
+
+#define PEERDMA_PCI_LEN	16
+
+int peerdma_pci_parse(const char *text, uint32_t *out_device);
+void peerdma_pci_format(uint32_t device, char text[PEERDMA_PCI_LEN]);
+uint32_t peerdma_pci_of_disk(dev_t disk);
+
+int peerdma_sized_in(void *dst, size_t dst_size, const void *src);
+int peerdma_sized_out(void *dst, const void *src, size_t src_size);
+
+#endif /* PEERDMA_INTERNAL_H */
