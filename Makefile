@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+# peerdma: GNU make for user space, Kbuild for the modules, no configure.
+#
+#   O=DIR      where user space is built (build/user)
+#   KDIR=DIR   the kernel's build folder for the modules
+#   PREFIX=, DESTDIR=   for install
+
+MAKEFLAGS += --no-builtin-rules
+.SUFFIXES:
+.DELETE_ON_ERROR:
+
+VERSION := $(shell cat VERSION)
+O ?= build/user
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+KDIR ?= /lib/modules/$(shell uname -r)/build
+PEERDMA_NVP2P_INCLUDE ?= $(firstword $(dir \
+	$(wildcard /usr/src/nvidia-*/nvidia/nv-p2p.h)))
+
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+CFLAGS ?= -O2 -g
+WARNINGS := -Wall -Wextra -Werror
+PKG_CONFIG ?= pkg-config
+INSTALL ?= install
+
+ifneq ($(V),1)
+Q := @
+say = @printf '  %-7s %s\n' '$(1)' '$(2)'
+endif
+
+USER_TARGETS :=
+TEST_TARGETS :=
+
+.PHONY: all
+all: user modules
+
+-include lib/build.mk
+-include cli/build.mk
+-include sim/build.mk
+-include tests/build.mk
+-include bench/build.mk
+-include examples/build.mk
+
+.PHONY: user
+user: $(USER_TARGETS)
+
+.PHONY: user-tests
+user-tests: user $(TEST_TARGETS)
+
+# The modules are built beside their sources' copy, so that the tree stays clean
+# and several kernels do not meet in one folder.
+MODULES := $(CURDIR)/build/modules
+
+.PHONY: modules
+modules:
+ifeq ($(wildcard $(KDIR)/Makefile),)
+	@echo "modules skipped: no kernel headers in $(KDIR);" \
+		"install linux-headers-$$(uname -r) or set KDIR"
+else
+	$(Q)mkdir -p $(MODULES)
+	$(Q)cp -au kernel include $(MODULES)/
+	$(Q)$(MAKE) -C $(KDIR) M=$(MODULES)/kernel \
+		PEERDMA_NVP2P_INCLUDE=$(PEERDMA_NVP2P_INCLUDE) modules
+endif
+
+.PHONY: lab
+lab:
+	$(Q)tests/vm/setup
+	$(Q)tests/vm/build
+
+.PHONY: demo
+demo: lab
+	$(Q)tests/demo/demo
+
+# AREA=name and KERNEL=6.1|6.12|latest narrow what is run.
+.PHONY: test
+test: lab
+	$(Q)tests/run $(if $(AREA),--area $(AREA)) $(if $(KERNEL),--kernel $(KERNEL))
+
+.PHONY: quick
+quick: lab
+	$(Q)tests/run --quick
+
+.PHONY: bench
+bench: lab
+	$(Q)bench/run
+
+.PHONY: check
+check: lab
+	$(Q)scripts/check
+
+.PHONY: install
+install: install-user install-modules
+
+.PHONY: install-user
+install-user: user $(INSTALL_TARGETS)
+	$(Q)$(INSTALL) -D -m 644 include/uapi/peerdma.h \
+		$(DESTDIR)$(PREFIX)/include/peerdma/uapi.h
+
+.PHONY: install-modules
+install-modules: modules
+ifneq ($(wildcard $(KDIR)/Makefile),)
+	$(Q)$(MAKE) -C $(KDIR) M=$(MODULES)/kernel \
+		$(if $(DESTDIR),INSTALL_MOD_PATH=$(DESTDIR)) modules_install
+endif
+
+.PHONY: clean
+clean:
+	$(Q)rm -rf build

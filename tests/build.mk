@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: MIT
+# Each tests/<area>/*.c is a program that runs in a guest; one whose name starts
+# with an underscore is a part of others. Unit tests have rules of their own.
+
+TEST_SOURCES := $(filter-out tests/lib/% tests/cli/%,\
+	$(wildcard tests/*/[!_]*.c))
+TEST_PROGRAMS := $(TEST_SOURCES:%.c=$(O)/%)
+TEST_CFLAGS := -std=gnu11 -MMD -MP
+# What several of them share.
+TEST_SHARED := $(patsubst %.c,$(O)/%.o,$(wildcard tests/t_*.c))
+
+TEST_TARGETS += $(TEST_PROGRAMS) $(SIM_CUDA) $(SIM_TESTS)
+
+$(TEST_SHARED): $(O)/%.o: %.c
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(TEST_CFLAGS) -c -o $@ $<
+
+$(TEST_PROGRAMS): $(O)/%: %.c $(TEST_SHARED)
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(TEST_CFLAGS) $(LDFLAGS) \
+		-o $@ $< $(TEST_SHARED) $(TEST_LIBS) -ldl -luring -lpthread
+
+# The demo's programs are as users write them.
+DEMO_PROGRAMS := $(filter $(O)/tests/demo/%,$(TEST_PROGRAMS))
+$(DEMO_PROGRAMS): private TEST_LIBS := -L$(O)/lib -lpeerdma
+$(DEMO_PROGRAMS): private CPPFLAGS += -Ilib
+$(DEMO_PROGRAMS): $(O)/lib/libpeerdma.so
+
+-include $(TEST_SHARED:.o=.d) $(TEST_PROGRAMS:=.d)
+-include tests/lib/build.mk tests/cli/build.mk

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: MIT
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "fake_cuda.h"
+
+#define NR_MAX		64
+#define BASE		0x700000000000ull
+#define STRIDE		0x100000000ull
+
+enum { INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201 };
+
+struct fake_cuda fake_cuda = { .nr_gpus = 1, .ordering = 100 };
+
+/* Allocation n lives at BASE + n * STRIDE. */
+static struct {
+	int fd;
+	size_t len;
+	unsigned char *memory;
+} slots[NR_MAX];
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static int context_of_gpu;
+static _Thread_local int depth;
+
+bool fake_cuda_find(uint64_t addr, uint64_t len, int *out_fd,
+		    uint64_t *out_offset)
+{
+	uint64_t n = (addr - BASE) / STRIDE, offset = (addr - BASE) % STRIDE;
+
+	if (addr < BASE || n >= NR_MAX || !slots[n].memory ||
+	    offset + len > slots[n].len)
+		return false;
+	*out_fd = slots[n].fd;
+	*out_offset = offset;
+	return true;
+}
+
+unsigned char *fake_cuda_memory(uint64_t addr)
+{
+	uint64_t offset;
+	int fd;
+
+	if (!fake_cuda_find(addr, 1, &fd, &offset))
+		return NULL;
+	return slots[(addr - BASE) / STRIDE].memory + offset;
+}
+
+int cuInit(unsigned int flags)
+{
+	return flags ? INVALID_VALUE : 0;
+}
+
+int cuDeviceGetCount(int *count)
+{
+	*count = fake_cuda.nr_gpus;
+	return fake_cuda.nr_gpus ? 0 : 100;
+}
+
+int cuDeviceGet(int *device, int ordinal)
+{
+	*device = ordinal + 10;
+	return ordinal < fake_cuda.nr_gpus ? 0 : 101;
+}
+
+int cuDeviceGetName(char *name, int len, int device)
+{
+	snprintf(name, len, "Fake %d", device - 10);
+	return 0;
+}
+
+int cuDeviceGetAttribute(int *value, int attribute, int device)
+{
+	switch (attribute) {
+	case 33:
+		*value = device - 10 + 1;
+		return 0;
+	case 34:
+		*value = 2;
+		return 0;
+	case 50:
+		*value = 0;
+		return 0;
+	case 117:
+		*value = fake_cuda.flush_options;
+		return 0;
+	case 118:
+		*value = fake_cuda.ordering;
+		return 0;
+	default:
+		return INVALID_VALUE;
+	}
+}
+
+int cuDevicePrimaryCtxRetain(void **out, int device)
+{
+	(void)device;
+	fake_cuda.contexts++;
+	*out = &context_of_gpu;
+	return 0;
+}
+
+int cuDevicePrimaryCtxRelease_v2(int device)
+{
+	(void)device;
+	fake_cuda.contexts--;
+	return 0;
+}
+
+int cuCtxPushCurrent_v2(void *context)
+{
+	if (context != &context_of_gpu)
+		return INVALID_CONTEXT;
+	depth++;
+	__atomic_add_fetch(&fake_cuda.depth, 1, __ATOMIC_SEQ_CST);
+	return 0;
+}
+
+int cuCtxPopCurrent_v2(void **out)
+{
+	*out = &context_of_gpu;
+	depth--;
+	__atomic_sub_fetch(&fake_cuda.depth, 1, __ATOMIC_SEQ_CST);
+	return 0;
+}
+
+int cuMemAlloc_v2(unsigned long long *out, size_t len)
+{
+	int n;
+
+	if (!depth)
+		return INVALID_CONTEXT;
+	if (len >= STRIDE)
+		return OUT_OF_MEMORY;
+	for (n = 0; n < NR_MAX && slots[n].memory; n++)
+		;
+	if (n == NR_MAX)
+		return OUT_OF_MEMORY;
+	slots[n].fd = memfd_create("gpu", MFD_CLOEXEC);
+	slots[n].len = len;
+	if (ftruncate(slots[n].fd, (len + 65535) & ~65535ull))
+		abort();
+	slots[n].memory = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED,
+			       slots[n].fd, 0);
+	*out = BASE + n * STRIDE;
+	fake_cuda.allocations++;
+	return 0;
+}
+
+int cuMemFree_v2(unsigned long long addr)
+{
+	uint64_t n = (addr - BASE) / STRIDE;
+
+	if (!depth)
+		return INVALID_CONTEXT;
+	munmap(slots[n].memory, slots[n].len);
+	close(slots[n].fd);
+	slots[n].memory = NULL;
+	fake_cuda.allocations--;
+	return 0;
+}
+
+int cuMemAllocHost_v2(void **out, size_t len)
+{
+	if (!depth)
+		return INVALID_CONTEXT;
+	if (fake_cuda.fail_alloc_host || posix_memalign(out, 4096, len))
+		return OUT_OF_MEMORY;
+	pthread_mutex_lock(&lock);
+	fake_cuda.host_allocations++;
+	pthread_mutex_unlock(&lock);
+	return 0;
+}
+
+int cuMemFreeHost(void *addr)
+{
+	free(addr);
+	pthread_mutex_lock(&lock);
+	fake_cuda.host_allocations--;
+	pthread_mutex_unlock(&lock);
+	return 0;
+}
+
+int cuMemcpyHtoDAsync_v2(unsigned long long dst, const void *src, size_t len,
+			 void *stream)
+{
+	uint64_t offset;
+	int fd;
+
+	if (!depth || !stream || !fake_cuda_find(dst, len, &fd, &offset))
+		return INVALID_VALUE;
+	memcpy(fake_cuda_memory(dst), src, len);
+	return 0;
+}
+
+int cuMemcpyDtoHAsync_v2(void *dst, unsigned long long src, size_t len,
+			 void *stream)
+{
+	uint64_t offset;
+	int fd;
+
+	if (!depth || !stream || !fake_cuda_find(src, len, &fd, &offset))
+		return INVALID_VALUE;
+	memcpy(dst, fake_cuda_memory(src), len);
+	return 0;
+}
+
+int cuStreamCreate(void **out, unsigned int flags)
+{
+	if (!depth || flags != 1)
+		return INVALID_VALUE;
+	*out = malloc(1);
+	fake_cuda.streams++;
+	return 0;
+}
+
+int cuStreamDestroy_v2(void *stream)
+{
+	free(stream);
+	fake_cuda.streams--;
+	return 0;
+}
+
+int cuStreamSynchronize(void *stream)
+{
+	return stream ? 0 : INVALID_VALUE;
+}
+
+int cuPointerGetAttribute(void *value, int attribute, unsigned long long addr)
+{
+	uint64_t offset;
+	int fd;
+
+	if (!fake_cuda_find(addr, 1, &fd, &offset))
+		return INVALID_VALUE;
+	switch (attribute) {
+	case 1:
+		*(void **)value = &context_of_gpu;
+		return 0;
+	case 2:
+		*(unsigned int *)value = 2;
+		return 0;
+	case 9:
+		*(int *)value = 0;
+		return 0;
+	default:
+		return INVALID_VALUE;
+	}
+}
+
+int cuPointerSetAttribute(const void *value, int attribute,
+			  unsigned long long addr)
+{
+	if (attribute != 6 || *(const unsigned int *)value != 1)
+		return INVALID_VALUE;
+	fake_cuda.sync_memops = addr;
+	return 0;
+}
+
+int cuFlushGPUDirectRDMAWrites(int target, int scope)
+{
+	if (!depth || target || scope != 100)
+		return INVALID_VALUE;
+	fake_cuda.flushes++;
+	return 0;
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A libcuda.so.1 of memory files, for unit tests: device addresses that the CPU
+ * cannot dereference, and counters of what is alive.
+ */
+#ifndef FAKE_CUDA_H
+#define FAKE_CUDA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct fake_cuda {
+	int nr_gpus;
+	int ordering;		/* GPU_DIRECT_RDMA_WRITES_ORDERING */
+	int flush_options;
+	int fail_alloc_host;	/* cuMemAllocHost has no memory */
+	int allocations;
+	int host_allocations;
+	int contexts;		/* primary contexts retained */
+	int streams;
+	int depth;		/* of the stack of contexts */
+	int flushes;
+	uint64_t sync_memops;	/* the last address it was set for */
+};
+
+extern struct fake_cuda fake_cuda;
+
+bool fake_cuda_find(uint64_t addr, uint64_t len, int *out_fd,
+		    uint64_t *out_offset);
+unsigned char *fake_cuda_memory(uint64_t addr);
+
+#endif /* FAKE_CUDA_H */

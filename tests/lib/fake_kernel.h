@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A /dev/peerdma for unit tests of the library, in place of ioctl(2): its
+ * dma-bufs are memory files, its FILE_IO is pread(2) and pwrite(2) under the
+ * rules of the uAPI header. Beside it pread, pwrite and open can be made to fail.
+ * The library's objects see it through the linker's --wrap.
+ */
+#ifndef FAKE_KERNEL_H
+#define FAKE_KERNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define FAKE_DEVICE	"/dev/null"	/* for peerdma_open_opts.device */
+#define FAKE_ALIGN	512
+/* As NVMe: memory in units of four bytes. */
+#define FAKE_MEMORY_ALIGN 4
+/* Memory that a provider knows and CUDA does not. */
+#define FAKE_ADDR	0x12340000ull
+#define FAKE_LEN	((size_t)32 << 20)
+
+struct fake_kernel {
+	bool absent;		/* FAKE_DEVICE is no peerdma */
+	int pin_errno;
+	int pin_flags;		/* of the last PIN */
+	int probe_errno;	/* of FILE_IO with no segments */
+	int io_errno;		/* of FILE_IO with segments ... */
+	int io_skip;		/* ... after so many */
+	int io_reason;
+	size_t io_limit;	/* FILE_IO moves no more at once, when not 0 */
+	uint32_t io_out_flags;
+	bool io_old;		/* a module that tells no out_memory_align */
+	int interrupts;		/* that many FILE_IO answer EINTR first */
+	int query_errno;
+	int route_errno;
+	int route_reason;
+	int rw_errno;		/* of pread and pwrite of the library ... */
+	int rw_skip;		/* ... after so many */
+	bool rw_direct;		/* ... of those with O_DIRECT */
+	int open_errno;		/* of open(2) of what starts with ... */
+	const char *open_path;
+	int nr_file_io;		/* counted */
+	int nr_open;
+};
+
+extern struct fake_kernel fake_kernel;
+
+void fake_kernel_reset(void);
+unsigned char *fake_kernel_memory(void);
+int fake_kernel_foreign(size_t len);
+int fake_kernel_count_fds(void);
+
+#endif /* FAKE_KERNEL_H */

@@ -1,0 +1,569 @@
+// SPDX-License-Identifier: MIT
+/* What one transfer answers when something is not as usual. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "../../include/uapi/peerdma.h"
+#include <peerdma.h>
+
+#include "fake_cuda.h"
+#include "fake_kernel.h"
+
+#define MIB		((size_t)1 << 20)
+#define LEN		(30 * MIB + 1000)
+
+static struct peerdma *ctx;
+static struct peerdma_buffer *buf;
+static unsigned char *memory, *content;
+static char path[] = "/var/tmp/peerdma-XXXXXX";
+static struct peerdma_io_result result;
+
+static int set_up(void **state)
+{
+	PEERDMA_SIZED(peerdma_open_opts, opts, .device = FAKE_DEVICE);
+	PEERDMA_SIZED(peerdma_buffer_info, info);
+
+	(void)state;
+	fake_kernel_reset();
+	fake_cuda = (struct fake_cuda){ .nr_gpus = 1, .ordering = 100 };
+	if (peerdma_open(&ctx, &opts) ||
+	    peerdma_buffer_alloc(ctx, LEN, NULL, &buf) ||
+	    peerdma_buffer_info(buf, &info))
+		return -1;
+	memory = fake_cuda_memory(info.device_addr);
+	result.size = sizeof(result);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	peerdma_buffer_close(buf);
+	peerdma_close(ctx);
+	return fake_cuda.allocations || fake_cuda.host_allocations ||
+	       fake_cuda.contexts || fake_cuda.streams || fake_cuda.depth;
+}
+
+static int open_file(int flags)
+{
+	int fd = open(path, flags);
+
+	assert_true(fd >= 0);
+	return fd;
+}
+
+static ssize_t read_by(uint32_t way, int fd, size_t len)
+{
+	PEERDMA_SIZED(peerdma_io_opts, opts, .path = way);
+
+	return peerdma_read_opts(buf, fd, len, 0, 0, &opts, &result);
+}
+
+static ssize_t write_by(uint32_t way, int fd, size_t len)
+{
+	PEERDMA_SIZED(peerdma_io_opts, opts, .path = way);
+
+	return peerdma_write_opts(buf, fd, len, 0, 0, &opts, &result);
+}
+
+static void expect(size_t direct, size_t staged, int reason, int error)
+{
+	assert_int_equal(result.bytes_direct, direct);
+	assert_int_equal(result.bytes_staged, staged);
+	assert_int_equal(result.reason, reason);
+	assert_int_equal(result.error, error);
+}
+
+static void wrong_arguments(void **state)
+{
+	PEERDMA_SIZED(peerdma_io_opts, opts, .flags = 1);
+	int fd = open_file(O_RDONLY), wr = open_file(O_WRONLY);
+	int append = open_file(O_WRONLY | O_APPEND), pipes[2];
+	int folder = open("/tmp", O_RDONLY), name = open(path, O_PATH);
+
+	(void)state;
+	assert_int_equal(pipe(pipes), 0);
+	assert_int_equal(peerdma_read(buf, -1, 1, 0, 0), -EBADF);
+	assert_int_equal(peerdma_read(buf, wr, 1, 0, 0), -EBADF);
+	assert_int_equal(peerdma_read(buf, name, 1, 0, 0), -EBADF);
+	assert_int_equal(peerdma_write(buf, fd, 1, 0, 0), -EBADF);
+	assert_int_equal(peerdma_write(buf, append, 1, 0, 0), -EINVAL);
+	assert_int_equal(peerdma_read(buf, folder, 1, 0, 0), -EISDIR);
+	assert_int_equal(peerdma_read(buf, pipes[0], 1, 0, 0), -ESPIPE);
+	assert_int_equal(peerdma_read(buf, fd, LEN + 1, 0, 0), -ERANGE);
+	assert_int_equal(peerdma_read(buf, fd, 1, 0, LEN), -ERANGE);
+	assert_int_equal(peerdma_read(buf, fd, 2, 0, -1ull), -EOVERFLOW);
+	assert_int_equal(peerdma_read(buf, fd, 1, INT64_MAX, 0), -EOVERFLOW);
+	assert_int_equal(peerdma_read(buf, fd, (size_t)1 << 63, 0, 0), -EINVAL);
+	assert_int_equal(peerdma_read(buf, fd, 0, 0, LEN), 0);
+	assert_int_equal(peerdma_read(buf, fd, 10, LEN + 512, 0), 0);
+	assert_int_equal(peerdma_read_opts(buf, fd, 1, 0, 0, &opts, NULL),
+			 -EOPNOTSUPP);
+	opts.flags = 0;
+	opts.path = PEERDMA_PATH_STAGED + 1;
+	assert_int_equal(peerdma_read_opts(buf, fd, 1, 0, 0, &opts, NULL),
+			 -EOPNOTSUPP);
+	close(fd);
+	close(wr);
+	close(append);
+	close(folder);
+	close(name);
+	close(pipes[0]);
+	close(pipes[1]);
+}
+
+static void the_kernel_refuses_the_pair(void **state)
+{
+	int fd = open_file(O_RDONLY | O_DIRECT);
+
+	(void)state;
+	fake_kernel.probe_errno = EREMOTEIO;
+	fake_kernel.io_reason = PEERDMA_REASON_HOST_BRIDGE;
+	memset(memory, 0, LEN);
+	assert_int_equal(read_by(PEERDMA_PATH_DIRECT, fd, LEN), -EOPNOTSUPP);
+	expect(0, 0, PEERDMA_REASON_HOST_BRIDGE, -EOPNOTSUPP);
+	assert_int_equal(fake_kernel.nr_file_io, 0);
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, LEN), LEN);
+	expect(0, LEN, PEERDMA_REASON_HOST_BRIDGE, 0);
+	assert_memory_equal(memory, content, LEN);
+	close(fd);
+}
+
+static void the_kernel_changes_its_mind(void **state)
+{
+	int fd = open_file(O_RDONLY);
+
+	(void)state;
+	memset(memory, 0, LEN);
+	fake_kernel.io_limit = MIB;
+	fake_kernel.io_errno = EMEDIUMTYPE;
+	fake_kernel.io_skip = 2;
+	fake_kernel.io_reason = PEERDMA_REASON_NO_DIRECT_IO;
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, LEN), LEN);
+	expect(2 * MIB, LEN - 2 * MIB, PEERDMA_REASON_NO_DIRECT_IO, 0);
+	assert_memory_equal(memory, content, LEN);
+	close(fd);
+}
+
+static void askew_in_memory(void **state)
+{
+	PEERDMA_SIZED(peerdma_io_opts, opts, .path = PEERDMA_PATH_DIRECT);
+	int fd = open_file(O_RDONLY | O_DIRECT);
+
+	(void)state;
+	assert_int_equal(peerdma_read_opts(buf, fd, MIB, 0, 2, &opts, &result),
+			 -EOPNOTSUPP);
+	expect(0, 0, PEERDMA_REASON_MISALIGNED, -EOPNOTSUPP);
+	assert_int_equal(fake_kernel.nr_file_io, 0);
+	opts.path = PEERDMA_PATH_AUTO;
+	assert_int_equal(peerdma_read_opts(buf, fd, MIB, 0, 2, &opts, &result),
+			 MIB);
+	expect(0, MIB, PEERDMA_REASON_MISALIGNED, 0);
+	/* An older module only finds out on trying. */
+	fake_kernel.io_old = true;
+	memset(memory, 0, LEN);
+	assert_int_equal(peerdma_read_opts(buf, fd, MIB, 0, 2, &opts, &result),
+			 MIB);
+	expect(0, MIB, PEERDMA_REASON_MISALIGNED, 0);
+	assert_memory_equal(memory + 2, content, MIB);
+	assert_int_equal(fake_kernel.nr_file_io, 1);
+	close(fd);
+}
+
+static void a_failure_is_no_refusal(void **state)
+{
+	int fd = open_file(O_RDONLY | O_DIRECT);
+
+	(void)state;
+	fake_kernel.io_limit = MIB;
+	fake_kernel.io_errno = EIO;
+	fake_kernel.io_skip = 3;
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, LEN), 3 * MIB);
+	expect(3 * MIB, 0, 0, -EIO);
+	fake_kernel.io_skip = 0;
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, LEN), -EIO);
+	fake_kernel.probe_errno = ENODEV;
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, LEN), -ENODEV);
+	close(fd);
+}
+
+static void signals_do_not_end_it(void **state)
+{
+	int fd = open_file(O_RDONLY | O_DIRECT);
+
+	(void)state;
+	fake_kernel.interrupts = 3;
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, LEN), LEN);
+	assert_int_equal(fake_kernel.interrupts, 0);
+	close(fd);
+}
+
+static void copied_bytes_are_not_called_direct(void **state)
+{
+	int fd = open_file(O_RDONLY | O_DIRECT);
+
+	(void)state;
+	fake_kernel.io_out_flags = PEERDMA_FILE_IO_OUT_BUFFERED;
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, 4 * MIB), 4 * MIB);
+	expect(0, 4 * MIB, PEERDMA_REASON_FILESYSTEM_COPIED, 0);
+	close(fd);
+}
+
+static void a_file_that_cannot_be_reopened(void **state)
+{
+	int fd = open_file(O_RDONLY);
+
+	(void)state;
+	fake_kernel.open_path = "/proc/";
+	fake_kernel.open_errno = EACCES;
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, LEN), LEN);
+	expect(0, LEN, PEERDMA_REASON_NO_REOPEN, 0);
+	assert_memory_equal(memory, content, LEN);
+	fake_kernel.open_errno = EINVAL;
+	assert_int_equal(read_by(PEERDMA_PATH_DIRECT, fd, LEN), -EOPNOTSUPP);
+	expect(0, 0, PEERDMA_REASON_NO_DIRECT_IO, -EOPNOTSUPP);
+	fake_kernel.open_errno = EMFILE;
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, LEN), -EMFILE);
+	close(fd);
+}
+
+/* An odd size, with O_DIRECT only: blocks around the edges are read instead. */
+static void unbuffered_reads_need_no_reopening(void **state)
+{
+	int fd = open_file(O_RDONLY | O_DIRECT);
+
+	(void)state;
+	fake_kernel.open_path = "/proc/";
+	fake_kernel.open_errno = ENOENT;
+	memset(memory, 0, LEN);
+	assert_int_equal(peerdma_read(buf, fd, LEN - 7, 7, 7), LEN - 7);
+	assert_memory_equal(memory + 7, content + 7, LEN - 7);
+	assert_int_equal(memory[6], 0);
+	assert_int_equal(read_by(PEERDMA_PATH_STAGED, fd, LEN), LEN);
+	expect(0, LEN, PEERDMA_REASON_FORCED, 0);
+	assert_memory_equal(memory, content, LEN);
+	/* Past the end, where the last block is short. */
+	fake_kernel.probe_errno = EREMOTEIO;
+	fake_kernel.io_reason = PEERDMA_REASON_KERNEL;
+	assert_int_equal(peerdma_read(buf, fd, LEN, 4096, 0), LEN - 4096);
+	assert_memory_equal(memory, content + 4096, LEN - 4096);
+	close(fd);
+}
+
+static void a_filesystem_of_other_alignment(void **state)
+{
+	int fd = open_file(O_RDWR | O_DIRECT);
+
+	(void)state;
+	fake_kernel.rw_errno = EINVAL;
+	fake_kernel.rw_direct = true;
+	memset(memory, 0, LEN);
+	assert_int_equal(read_by(PEERDMA_PATH_STAGED, fd, LEN), LEN);
+	assert_memory_equal(memory, content, LEN);
+	assert_int_equal(write_by(PEERDMA_PATH_STAGED, fd, LEN), LEN);
+	fake_kernel.rw_errno = 0;
+	memset(memory, 0, LEN);
+	assert_int_equal(read_by(PEERDMA_PATH_STAGED, fd, LEN), LEN);
+	assert_memory_equal(memory, content, LEN);
+	close(fd);
+}
+
+/* A file is never opened for what its descriptor does not allow. */
+static void access_does_not_grow(void **state)
+{
+	int fd = open_file(O_RDONLY), wr = open_file(O_WRONLY);
+	uint32_t way;
+
+	(void)state;
+	memset(memory, 0xff, LEN);
+	for (way = PEERDMA_PATH_AUTO; way <= PEERDMA_PATH_STAGED; way++) {
+		assert_int_equal(write_by(way, fd, LEN), -EBADF);
+		assert_int_equal(read_by(way, wr, LEN), -EBADF);
+	}
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, LEN), LEN);
+	assert_memory_equal(memory, content, LEN);
+	close(fd);
+	close(wr);
+}
+
+/* Half a block can only be the last one: it is the end, not a refusal. */
+static void a_file_that_shrinks(void **state)
+{
+	int fd = open_file(O_RDONLY | O_DIRECT);
+
+	(void)state;
+	fake_kernel.io_limit = 5000;
+	assert_int_equal(read_by(PEERDMA_PATH_DIRECT, fd, MIB), 5000);
+	expect(5000, 0, 0, 0);
+	assert_int_equal(fake_kernel.nr_file_io, 1);
+	close(fd);
+}
+
+static void no_descriptor_stays_open(void **state)
+{
+	int before = fake_kernel_count_fds(), flags, fd;
+
+	(void)state;
+	for (flags = O_RDWR; flags <= (O_RDWR | O_DIRECT); flags += O_DIRECT) {
+		fd = open_file(flags);
+		assert_int_equal(peerdma_write(buf, fd, LEN, 0, 0), LEN);
+		assert_int_equal(peerdma_read(buf, fd, LEN, 0, 0), LEN);
+		close(fd);
+	}
+	assert_int_equal(fake_kernel_count_fds(), before);
+}
+
+static void staged_failures_count_exactly(void **state)
+{
+	int fd = open_file(O_RDONLY), wr = open_file(O_WRONLY);
+
+	(void)state;
+	memset(memory, 0, LEN);
+	fake_kernel.rw_errno = EIO;
+	fake_kernel.rw_skip = 2;
+	assert_int_equal(read_by(PEERDMA_PATH_STAGED, fd, LEN), 8 * MIB);
+	expect(0, 8 * MIB, PEERDMA_REASON_FORCED, -EIO);
+	assert_memory_equal(memory, content, 8 * MIB);
+	assert_int_equal(memory[8 * MIB], 0);
+	fake_kernel.rw_skip = 0;
+	assert_int_equal(read_by(PEERDMA_PATH_STAGED, fd, LEN), -EIO);
+	memcpy(memory, content, LEN);
+	fake_kernel.rw_errno = ENOSPC;
+	fake_kernel.rw_skip = 0;
+	assert_int_equal(write_by(PEERDMA_PATH_STAGED, wr, LEN), -ENOSPC);
+	fake_kernel.rw_skip = 3;
+	assert_int_equal(write_by(PEERDMA_PATH_STAGED, wr, LEN), 12 * MIB);
+	expect(0, 12 * MIB, PEERDMA_REASON_FORCED, -ENOSPC);
+	fake_kernel.rw_errno = 0;
+	close(fd);
+	close(wr);
+}
+
+struct watch {
+	int calls;
+	uint64_t last;
+	uint64_t stop_at;
+};
+
+static int watch(void *arg, uint64_t done, uint64_t total)
+{
+	struct watch *w = arg;
+
+	assert_true(done >= w->last && done <= total);
+	assert_int_equal(total, LEN);
+	w->calls++;
+	w->last = done;
+	return w->stop_at && done >= w->stop_at;
+}
+
+static void progress_is_told_and_can_stop(void **state)
+{
+	PEERDMA_SIZED(peerdma_io_opts, opts, .progress = watch);
+	int fd = open_file(O_RDWR), i;
+	struct watch w;
+	ssize_t n;
+
+	(void)state;
+	memcpy(memory, content, LEN);
+	for (i = 0; i < 8; i++) {
+		bool write = i & 1;
+
+		opts.path = i & 2 ? PEERDMA_PATH_STAGED : PEERDMA_PATH_AUTO;
+		w = (struct watch){ .stop_at = i & 4 ? 5 * MIB : 0 };
+		opts.arg = &w;
+		fake_kernel.io_limit = 2 * MIB;
+		n = (write ? peerdma_write_opts : peerdma_read_opts)(
+			buf, fd, LEN, 0, 0, &opts, &result);
+		assert_int_equal(w.last <= (uint64_t)n, true);
+		assert_true(w.calls >= 2);
+		if (i & 4) {
+			assert_int_equal(result.error, -ECANCELED);
+			assert_true(n >= (ssize_t)(5 * MIB) && n < (ssize_t)LEN);
+		} else {
+			assert_int_equal(result.error, 0);
+			assert_int_equal(n, LEN);
+			assert_int_equal(w.last, LEN);
+		}
+		assert_int_equal(result.bytes_direct + result.bytes_staged, n);
+	}
+	assert_memory_equal(memory, content, LEN);
+	close(fd);
+}
+
+static void a_gpu_is_flushed_when_it_asks(void **state)
+{
+	PEERDMA_SIZED(peerdma_buffer_info, info);
+	int fd = open_file(O_RDWR), ordering, options, expected;
+	struct peerdma_buffer *other;
+
+	(void)state;
+	assert_int_equal(peerdma_buffer_info(buf, &info), 0);
+	for (ordering = 0; ordering <= 200; ordering += 100) {
+		for (options = 0; options < 3; options++) {
+			fake_cuda.ordering = ordering;
+			fake_cuda.flush_options = options;
+			fake_cuda.flushes = 0;
+			expected = ordering == 0 && options == 1;
+			assert_int_equal(
+				peerdma_buffer_pin(ctx, info.device_addr, LEN,
+						   NULL, &other), 0);
+			assert_int_equal(peerdma_read(other, fd, 5000, 0, 0),
+					 5000);
+			assert_int_equal(fake_cuda.flushes, expected);
+			/* Staged, and the other way: nothing to flush. */
+			assert_int_equal(peerdma_read(other, fd, 100, 0, 0),
+					 100);
+			assert_int_equal(peerdma_write(other, fd, 4096, 0, 0),
+					 4096);
+			assert_int_equal(fake_cuda.flushes, expected);
+			peerdma_buffer_close(other);
+		}
+	}
+	close(fd);
+}
+
+static void pageable_memory_does_too(void **state)
+{
+	int fd = open_file(O_RDONLY);
+
+	(void)state;
+	fake_cuda.fail_alloc_host = 1;
+	memset(memory, 0, LEN);
+	assert_int_equal(read_by(PEERDMA_PATH_STAGED, fd, LEN), LEN);
+	assert_memory_equal(memory, content, LEN);
+	close(fd);
+}
+
+static void host_memory_goes_directly_where_it_can(void **state)
+{
+	int fd = open_file(O_RDONLY | O_DIRECT), cached = open_file(O_RDONLY);
+	struct peerdma_buffer *gpu = buf;
+	unsigned char *host = aligned_alloc(4096, 31 * MIB);
+
+	(void)state;
+	assert_int_equal(peerdma_buffer_host(ctx, host, LEN, NULL, &buf), 0);
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, LEN), LEN);
+	expect(LEN / 4096 * 4096, LEN % 4096, PEERDMA_REASON_MISALIGNED, 0);
+	assert_memory_equal(host, content, LEN);
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, cached, LEN), LEN);
+	expect(0, LEN, PEERDMA_REASON_HOST_MEMORY, 0);
+	assert_int_equal(read_by(PEERDMA_PATH_DIRECT, cached, LEN),
+			 -EOPNOTSUPP);
+	peerdma_buffer_close(buf);
+	buf = gpu;
+	/* What that was staged through is no memory for CUDA to copy from. */
+	assert_int_equal(read_by(PEERDMA_PATH_STAGED, fd, LEN), LEN);
+	assert_int_equal(fake_cuda.host_allocations, 3);
+	free(host);
+	close(fd);
+	close(cached);
+}
+
+static void check_answers_as_a_read_would(void **state)
+{
+	PEERDMA_SIZED(peerdma_check_result, found);
+	int fd = open_file(O_RDONLY);
+
+	(void)state;
+	assert_int_equal(peerdma_check(ctx, fd, NULL, &found), 0);
+	assert_int_equal(found.path, PEERDMA_PATH_DIRECT);
+	assert_int_equal(found.reason, 0);
+	assert_int_equal(found.align, FAKE_ALIGN);
+	assert_int_equal(found.memory_align, FAKE_MEMORY_ALIGN);
+	assert_string_equal(found.drive, "0000:03:00.0");
+	assert_string_equal(found.device, "0000:01:02.0");
+	assert_string_equal(found.via, "0000:00:01.0");
+	assert_int_equal(found.translated, 1);
+	fake_kernel.probe_errno = EREMOTEIO;
+	fake_kernel.io_reason = PEERDMA_REASON_SWIOTLB;
+	assert_int_equal(peerdma_check(ctx, fd, buf, &found), 0);
+	assert_int_equal(found.path, PEERDMA_PATH_STAGED);
+	assert_int_equal(found.reason, PEERDMA_REASON_SWIOTLB);
+	assert_int_equal(found.align, 0);
+	assert_int_equal(peerdma_check(ctx, -1, buf, &found), -EBADF);
+	close(fd);
+}
+
+static void check_of_a_route(void **state)
+{
+	PEERDMA_SIZED(peerdma_check_result, found);
+
+	(void)state;
+	assert_int_equal(peerdma_check_route(ctx, "0000:03:00.0",
+					     "0000:01:02.0", &found), 0);
+	assert_int_equal(found.path, PEERDMA_PATH_DIRECT);
+	fake_kernel.route_reason = PEERDMA_REASON_HOST_BRIDGES;
+	assert_int_equal(peerdma_check_route(ctx, "0000:03:00.0",
+					     "0000:01:02.0", &found), 0);
+	assert_int_equal(found.path, PEERDMA_PATH_STAGED);
+	assert_int_equal(found.reason, PEERDMA_REASON_HOST_BRIDGES);
+	fake_kernel.route_errno = ENOENT;
+	assert_int_equal(peerdma_check_route(ctx, "0000:03:00.0",
+					     "0000:01:02.0", &found), -ENOENT);
+	assert_int_equal(peerdma_check_route(ctx, "3:0", "0000:01:02.0",
+					     &found), -EINVAL);
+	assert_int_equal(peerdma_check_route(ctx, "0000:03:20.0",
+					     "0000:01:02.0", &found), -EINVAL);
+}
+
+static int make_file(void **state)
+{
+	int fd = mkstemp(path);
+	size_t i;
+
+	(void)state;
+	content = malloc(LEN);
+	for (i = 0; i < LEN; i++)
+		content[i] = i * 2654435761u >> 13;
+	if (write(fd, content, LEN) != (ssize_t)LEN)
+		return -1;
+	return close(fd);
+}
+
+static int remove_file(void **state)
+{
+	(void)state;
+	free(content);
+	return unlink(path);
+}
+
+#define TEST(name)	cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(wrong_arguments),
+		TEST(the_kernel_refuses_the_pair),
+		TEST(the_kernel_changes_its_mind),
+		TEST(askew_in_memory),
+		TEST(a_failure_is_no_refusal),
+		TEST(signals_do_not_end_it),
+		TEST(copied_bytes_are_not_called_direct),
+		TEST(a_file_that_cannot_be_reopened),
+		TEST(unbuffered_reads_need_no_reopening),
+		TEST(a_filesystem_of_other_alignment),
+		TEST(access_does_not_grow),
+		TEST(a_file_that_shrinks),
+		TEST(staged_failures_count_exactly),
+		TEST(progress_is_told_and_can_stop),
+		TEST(a_gpu_is_flushed_when_it_asks),
+		TEST(pageable_memory_does_too),
+		TEST(host_memory_goes_directly_where_it_can),
+		TEST(check_answers_as_a_read_would),
+		TEST(check_of_a_route),
+		/* Last: it writes what the memory happens to hold. */
+		TEST(no_descriptor_stays_open),
+	};
+
+	return cmocka_run_group_tests(tests, make_file, remove_file);
+}

@@ -1,0 +1,15 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# The unit tests of the library, in cmocka: no module, no GPU, no guest. They run
+# in the lab tree, where they were built.
+set -uo pipefail
+
+# shellcheck source=tests/tap.sh
+. "$(dirname "$0")/../tap.sh"
+
+for source in tests/lib/[!f]*.c tests/cli/*.c; do
+	program=build/lab/user/${source%.c}
+	ok "$source" tests/vm/enter -- "$program"
+done
+done_testing

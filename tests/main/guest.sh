@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+#
+# Guests whose programs speak TAP themselves (tests/t_tap.h): what they say becomes
+# points of the .t script that sources this file.
+
+# guest NAME RUN-OPTION... -- COMMAND...: run the command in a guest; NAME stands
+# before what its programs say. The guest's folder is left in $folder.
+guest() {
+	local name=$1 status=0
+
+	# shellcheck disable=SC2154 # set by tests/tap.sh
+	folder=$logs/$name
+	rm -rf "$folder"
+	tests/vm/run --quiet --dir "$folder" "${@:2}" |
+		tee "$folder.guest" | pass_on "$name"
+	status=${PIPESTATUS[0]}
+	points=$((points + $(grep -cE '^(not )?ok ' "$folder.guest")))
+	ok "$name: the guest ends well" ended_well "$status"
+}
+
+# Renumber the points as they come. The programs' plans are not this script's:
+# whether one was kept is told by the guest's status.
+pass_on() {
+	awk -v name="$1" -v nr="$points" '
+		match($0, /^(not )?ok [0-9]+ - /) {
+			verdict = /^not/ ? "not ok" : "ok"
+			print verdict, ++nr, "- " name ": " substr($0, RLENGTH + 1)
+			fflush()
+		}
+		/^#/ || /^Bail out!/ {
+			sub(/^Bail out!/, "# gave up:")
+			print
+			print >"/dev/stderr"
+		}'
+}
+
+ended_well() {
+	echo "tests/vm/run: status $1; see $folder/console.log"
+	[ "$1" = 0 ]
+}
+
+# What is big goes when it is no longer needed; the logs stay.
+forget() {
+	local memory
+
+	if memory=$(readlink "$folder/gpu0.mem"); then
+		rm -rf "$(dirname "$memory")"
+	fi
+	rm -f "$folder"/{gpu0.mem,nvme?.img}
+}
