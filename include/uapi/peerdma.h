@@ -75,6 +75,8 @@ enum {
 	PEERDMA_NR_QUERY	= 0x02,
 	PEERDMA_NR_FILE_IO	= 0x03,
 	PEERDMA_NR_ROUTE	= 0x04,
+	PEERDMA_NR_WATCH	= 0x05,
+	PEERDMA_NR_REVOKE	= 0x06,
 };
 
 /** PEERDMA_PROVIDER_LEN - bytes of a provider's name with its terminating NUL */
@@ -178,6 +180,12 @@ struct peerdma_info {
  * what a file is read into
  */
 #define PEERDMA_PIN_READ_ONLY	(1u << 0)
+/**
+ * PEERDMA_PIN_REVOCABLE - the memory's owner may free it: the pin then ends, and
+ * with it every mapping and transfer, before the memory becomes somebody else's.
+ * Such a buffer cannot be attached by drivers that cannot let go.
+ */
+#define PEERDMA_PIN_REVOCABLE	(1u << 1)
 
 /**
  * struct peerdma_pin - pin a range of device memory and get a dma-buf for it
@@ -195,7 +203,9 @@ struct peerdma_info {
  * @out_offset 0. FILE_IO reaches only the bytes that were asked for.
  *
  * The memory stays where it is until the last descriptor, mapping, attachment
- * and transfer of the dma-buf is gone, even when its owner frees it earlier.
+ * and transfer of the dma-buf is gone, even when its owner frees it earlier,
+ * unless the pin is PEERDMA_PIN_REVOCABLE, its device's driver is unbound, or a
+ * privileged caller takes it back with REVOKE.
  *
  * Sleeps. Errors: E2BIG, EOPNOTSUPP, EINVAL (@len 0), EOVERFLOW, ENOENT,
  * EFAULT, ENOBUFS, ENODEV, ENOMEM, EMFILE and ENFILE.
@@ -400,5 +410,49 @@ struct peerdma_route {
 };
 
 #define PEERDMA_ROUTE	_IO(PEERDMA_IOCTL_TYPE, PEERDMA_NR_ROUTE)
+
+/* ---- WATCH and REVOKE ---------------------------------------------------- */
+
+/**
+ * struct peerdma_watch - be told when a buffer is revoked
+ * @size: sizeof(struct peerdma_watch)
+ * @flags: must be 0
+ * @buffer_fd: the dma-buf
+ * @event_fd: an eventfd(2); its count goes up by one when a revocation is through,
+ *	at once when it already is. The buffer holds it until it is closed; there
+ *	may be several.
+ *
+ * Errors: E2BIG, EOPNOTSUPP, EBADF, EINVAL (no dma-buf, no eventfd), ENOMEM.
+ */
+struct peerdma_watch {
+	__u32 size;
+	__u32 flags;
+	__s32 buffer_fd;
+	__s32 event_fd;
+};
+
+#define PEERDMA_WATCH	_IO(PEERDMA_IOCTL_TYPE, PEERDMA_NR_WATCH)
+
+/**
+ * struct peerdma_revoke - take a buffer's memory back
+ * @size: sizeof(struct peerdma_revoke)
+ * @flags: must be 0
+ * @buffer_fd: the dma-buf
+ * @reserved: must be 0
+ *
+ * Needs CAP_SYS_ADMIN. Returns when nothing reaches the memory any more: devices
+ * and transfers have ended, and the CPU's mappings answer SIGBUS. What is in
+ * flight is waited for.
+ *
+ * Errors: E2BIG, EOPNOTSUPP, EBADF, EINVAL, EPERM.
+ */
+struct peerdma_revoke {
+	__u32 size;
+	__u32 flags;
+	__s32 buffer_fd;
+	__u32 reserved;
+};
+
+#define PEERDMA_REVOKE	_IO(PEERDMA_IOCTL_TYPE, PEERDMA_NR_REVOKE)
 
 #endif /* _UAPI_PEERDMA_H */

@@ -15,6 +15,8 @@
 #error "peerdma needs Linux 6.1 or newer"
 #endif
 
+#include <linux/dma-buf.h>
+#include <linux/eventfd.h>
 #include <linux/export.h>
 #include <linux/fs.h>
 #include <linux/io_uring/cmd.h>
@@ -49,6 +51,17 @@ static inline void vm_flags_set(struct vm_area_struct *vma, vm_flags_t flags)
 /* get_dev_pagemap takes one argument: since 6.18; drop with 6.18. */
 #ifndef PEERDMA_HAVE_GET_DEV_PAGEMAP_1
 #define get_dev_pagemap(pfn)	get_dev_pagemap(pfn, NULL)
+#endif
+
+/* dma_buf_invalidate_mappings: since 7.1; drop with 7.1. */
+#ifndef PEERDMA_HAVE_INVALIDATE_MAPPINGS
+#define dma_buf_invalidate_mappings	dma_buf_move_notify
+#define invalidate_mappings		move_notify
+#endif
+
+/* eventfd_signal always adds one: since 6.8, 3652117f8548; drop with 6.8. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
+#define eventfd_signal(ctx)	eventfd_signal(ctx, 1)
 #endif
 
 /* vfs_iocb_iter_write starts the write itself: since 6.8, 6ae654392bb5. */

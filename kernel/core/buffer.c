@@ -11,17 +11,55 @@
 
 #include "core.h"
 
-static void buffer_free(struct peerdma_buffer *buffer)
+/**
+ * peerdma_buffer_end_pin - what the pin's end takes with it
+ * @buffer: no transfer and no device mapping is left, and none can begin
+ */
+void peerdma_buffer_end_pin(struct peerdma_buffer *buffer)
 {
+	struct peerdma_pages *pages;
+
+	mutex_lock(&buffer->pages_lock);
+	pages = buffer->pages;
+	buffer->pages = NULL;
+	mutex_unlock(&buffer->pages_lock);
+	if (pages)
+		peerdma_pages_free(pages);
+	peerdma_count(PEERDMA_COUNT_PINNED_BYTES, -(s64)buffer->pinned.len);
+}
+
+/*
+ * Give the memory back, or wait until the revocation that has come first is
+ * through with the buffer.
+ */
+static void buffer_unpin(struct peerdma_buffer *buffer)
+{
+	if (atomic_cmpxchg(&buffer->ended, PEERDMA_END_OPEN,
+			   PEERDMA_END_RELEASE) == PEERDMA_END_OPEN) {
+		peerdma_buffer_end_pin(buffer);
+		buffer->provider->unpin(&buffer->pinned);
+	} else {
+		wait_for_completion(&buffer->revoked);
+	}
+}
+
+/**
+ * peerdma_buffer_free - the last reference to the struct is gone
+ * @ref: the buffer's; its pin has ended
+ */
+void peerdma_buffer_free(struct kref *ref)
+{
+	struct peerdma_buffer *buffer =
+		container_of(ref, struct peerdma_buffer, ref);
 	struct peerdma_provider *provider = buffer->provider;
 
-	if (buffer->pages)
-		peerdma_pages_free(buffer->pages);
 	pci_dev_put(buffer->reachable);
 	pci_dev_put(buffer->pdev);
 	kvfree(buffer->extents);
-	provider->unpin(&buffer->pinned);
+	if (buffer->inode)
+		iput(buffer->inode);
 	mutex_destroy(&buffer->pages_lock);
+	mutex_destroy(&buffer->watchers_lock);
 	kfree(buffer);
 	peerdma_provider_put(provider);
 }
@@ -30,13 +68,20 @@ static void buffer_release(struct dma_buf *dmabuf)
 {
 	struct peerdma_buffer *buffer = dmabuf->priv;
 
-	peerdma_count(PEERDMA_COUNT_PINNED_BYTES, -(s64)buffer->pinned.len);
+	mutex_lock(&peerdma.buffers_lock);
+	list_del(&buffer->list);
+	mutex_unlock(&peerdma.buffers_lock);
+
+	buffer_unpin(buffer);
+	peerdma_buffer_forget_watchers(buffer);
 	peerdma_count(PEERDMA_COUNT_BUFFERS, -1);
-	buffer_free(buffer);
+	kref_put(&buffer->ref, peerdma_buffer_free);
 }
 
 static const struct dma_buf_ops buffer_ops = {
 	.attach = peerdma_device_attach,
+	.pin = peerdma_device_pin,
+	.unpin = peerdma_device_unpin,
 	.map_dma_buf = peerdma_device_map,
 	.unmap_dma_buf = peerdma_device_unmap,
 	.mmap = peerdma_cpu_map,
@@ -176,54 +221,51 @@ static int buffer_place(struct peerdma_buffer *buffer)
 	return 0;
 }
 
-/*
- * Round the range out to the provider's granule, pin it, and find the extents of
- * the whole CPU pages that the range touches.
- */
-static int buffer_fill(struct peerdma_buffer *buffer, u64 addr, u64 len)
+/* Round the range out to the provider's granule at both ends. */
+static int pinned_range(struct peerdma_pinned *pinned, u64 granule, u64 addr,
+			u64 len)
 {
-	struct peerdma_pinned *pinned = &buffer->pinned;
-	u64 granule = buffer->provider->granule;
-	u64 first = round_down(addr, granule);
-	u64 start = round_down(addr, PAGE_SIZE);
-	u64 last, window;
-	int ret;
+	u64 last;
 
 	if (check_add_overflow(addr, len - 1, &last) ||
 	    round_down(last, granule) > U64_MAX - granule)
 		return -EOVERFLOW;
+	pinned->addr = round_down(addr, granule);
+	pinned->len = round_down(last, granule) + granule - pinned->addr;
+	return 0;
+}
 
-	pinned->addr = first;
-	pinned->len = round_down(last, granule) + granule - first;
-	ret = buffer->provider->pin(pinned);
+/*
+ * Find the extents of the whole CPU pages that [addr, addr + len) touches. Called
+ * with @alive held for writing: a revocation that has begun waits for it, so the
+ * provider's table does not go away meanwhile.
+ */
+static int buffer_fill(struct peerdma_buffer *buffer, u64 addr, u64 len)
+{
+	const struct peerdma_provider *provider = buffer->provider;
+	struct peerdma_pinned *pinned = &buffer->pinned;
+	u64 start = round_down(addr, PAGE_SIZE);
+	u64 window = round_down(addr + len - 1, PAGE_SIZE) + PAGE_SIZE - start;
+	int ret;
+
+	lockdep_assert_held_write(&buffer->alive);
+	if (buffer->dead)
+		return -ENODEV;
+	ret = provider->describe(pinned);
 	if (ret)
 		return ret;
 
-	window = round_down(last, PAGE_SIZE) + PAGE_SIZE - start;
 	buffer->offset = addr - start;
 	buffer->len = len;
-	buffer->nr_extents = extents_walk(buffer->provider, pinned,
-					  start - first, window, NULL);
+	buffer->nr_extents = extents_walk(provider, pinned,
+					  start - pinned->addr, window, NULL);
 	buffer->extents = kvcalloc(buffer->nr_extents,
 				   sizeof(*buffer->extents), GFP_KERNEL);
-	if (!buffer->extents) {
-		ret = -ENOMEM;
-		goto unpin;
-	}
-	extents_walk(buffer->provider, pinned, start - first, window,
+	if (!buffer->extents)
+		return -ENOMEM;
+	extents_walk(provider, pinned, start - pinned->addr, window,
 		     buffer->extents);
-
-	ret = buffer_place(buffer);
-	if (ret)
-		goto free_extents;
-	return 0;
-
-free_extents:
-	pci_dev_put(buffer->pdev);
-	kvfree(buffer->extents);
-unpin:
-	buffer->provider->unpin(pinned);
-	return ret;
+	return buffer_place(buffer);
 }
 
 static u64 buffer_window(const struct peerdma_buffer *buffer)
@@ -234,49 +276,85 @@ static u64 buffer_window(const struct peerdma_buffer *buffer)
 	return last->offset + last->len;
 }
 
-/* Consumes the reference to @provider, also when it fails. */
-static struct peerdma_buffer *buffer_create(struct peerdma_provider *provider,
-					    const struct peerdma_pin *pin)
+static int buffer_export(struct peerdma_buffer *buffer)
 {
 	DEFINE_DMA_BUF_EXPORT_INFO(export);
-	struct peerdma_buffer *buffer;
-	int ret;
 
-	buffer = kzalloc_obj(*buffer, GFP_KERNEL);
-	if (!buffer) {
-		ret = -ENOMEM;
-		goto put_provider;
-	}
-	buffer->provider = provider;
-	buffer->read_only = pin->flags & PEERDMA_PIN_READ_ONLY;
-	mutex_init(&buffer->pages_lock);
-
-	ret = buffer_fill(buffer, pin->addr, pin->len);
-	if (ret)
-		goto free_buffer;
-
+	lockdep_assert_held_write(&buffer->alive);
 	export.exp_name = "peerdma";
 	export.ops = &buffer_ops;
 	export.size = buffer_window(buffer);
 	export.flags = buffer->read_only ? O_RDONLY : O_RDWR;
 	export.priv = buffer;
 	buffer->dmabuf = dma_buf_export(&export);
-	if (IS_ERR(buffer->dmabuf)) {
-		ret = PTR_ERR(buffer->dmabuf);
-		buffer_free(buffer);
-		return ERR_PTR(ret);
-	}
+	if (IS_ERR(buffer->dmabuf))
+		return PTR_ERR(buffer->dmabuf);
+	buffer->inode = file_inode(buffer->dmabuf->file);
+	ihold(buffer->inode);
+	return 0;
+}
 
-	/* From here on the dma-buf's release frees the buffer. */
-	peerdma_count(PEERDMA_COUNT_BUFFERS, 1);
+static struct peerdma_buffer *buffer_alloc(struct peerdma_provider *provider,
+					   u32 flags)
+{
+	struct peerdma_buffer *buffer;
+
+	buffer = kzalloc_obj(*buffer, GFP_KERNEL);
+	if (!buffer)
+		return NULL;
+	buffer->provider = provider;
+	buffer->read_only = flags & PEERDMA_PIN_READ_ONLY;
+	buffer->pinned.revocable = flags & PEERDMA_PIN_REVOCABLE;
+	kref_init(&buffer->ref);
+	init_rwsem(&buffer->alive);
+	refcount_set(&buffer->users, 1);
+	init_completion(&buffer->drained);
+	init_completion(&buffer->revoked);
+	INIT_LIST_HEAD(&buffer->watchers);
+	mutex_init(&buffer->watchers_lock);
+	mutex_init(&buffer->pages_lock);
+	return buffer;
+}
+
+/* Consumes the reference to @provider, also when it fails. */
+static struct peerdma_buffer *buffer_create(struct peerdma_provider *provider,
+					    const struct peerdma_pin *pin)
+{
+	struct peerdma_buffer *buffer;
+	int ret;
+
+	buffer = buffer_alloc(provider, pin->flags);
+	if (!buffer) {
+		peerdma_provider_put(provider);
+		return ERR_PTR(-ENOMEM);
+	}
+	ret = pinned_range(&buffer->pinned, provider->granule, pin->addr,
+			   pin->len);
+	if (!ret)
+		ret = provider->pin(&buffer->pinned);
+	if (ret)
+		goto free_buffer;
 	peerdma_count(PEERDMA_COUNT_PINNED_BYTES, buffer->pinned.len);
+
+	down_write(&buffer->alive);
+	ret = buffer_fill(buffer, pin->addr, pin->len);
+	if (!ret)
+		ret = buffer_export(buffer);
+	up_write(&buffer->alive);
+	if (ret)
+		goto unpin;
+
+	/* From here on the dma-buf's release ends the buffer. */
+	peerdma_count(PEERDMA_COUNT_BUFFERS, 1);
+	mutex_lock(&peerdma.buffers_lock);
+	list_add_tail(&buffer->list, &peerdma.buffers);
+	mutex_unlock(&peerdma.buffers_lock);
 	return buffer;
 
+unpin:
+	buffer_unpin(buffer);
 free_buffer:
-	mutex_destroy(&buffer->pages_lock);
-	kfree(buffer);
-put_provider:
-	peerdma_provider_put(provider);
+	kref_put(&buffer->ref, peerdma_buffer_free);
 	return ERR_PTR(ret);
 }
 
@@ -293,7 +371,7 @@ int peerdma_pin_ioctl(struct peerdma_call *call)
 	struct peerdma_buffer *buffer;
 	int fd;
 
-	if (pin->flags & ~PEERDMA_PIN_READ_ONLY)
+	if (pin->flags & ~(PEERDMA_PIN_READ_ONLY | PEERDMA_PIN_REVOCABLE))
 		return -EOPNOTSUPP;
 	if (!pin->len)
 		return -EINVAL;
@@ -381,8 +459,10 @@ int peerdma_query_ioctl(struct peerdma_call *call)
 	query->out_len = buffer->len;
 	query->out_page_size = buffer->pinned.page_size;
 	query->out_state = 0;
-	if (buffer->pinned.persistent)
+	if (!buffer->pinned.revocable)
 		query->out_state |= PEERDMA_BUFFER_PERSISTENT;
+	if (READ_ONCE(buffer->dead))
+		query->out_state |= PEERDMA_BUFFER_REVOKED;
 	if (buffer->read_only)
 		query->out_state |= PEERDMA_BUFFER_READ_ONLY;
 	query->out_device = peerdma_device_number(buffer->pdev);

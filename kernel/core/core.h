@@ -6,22 +6,31 @@
  *
  *	dma_resv (held by dma-buf's core around map and unmap)
  *	  mmap_lock (held by mm around mmap and fault)
+ *	    peerdma_buffer::alive
  *	    peerdma_buffer::pages_lock
  *	      peerdma_core::bars_lock
+ *	peerdma_core::buffers_lock (a leaf)
  *	peerdma_core::providers_lock (a leaf; never held across a provider's op)
  *	file_io::lock (a leaf, taken in interrupts)
+ *
+ * None of them is held across a provider's pin or unpin: a vendor's lock is held
+ * around its call of peerdma_pinned_revoke().
  */
 #ifndef PEERDMA_CORE_H
 #define PEERDMA_CORE_H
 
 #include <linux/atomic.h>
 #include <linux/bvec.h>
+#include <linux/completion.h>
 #include <linux/dma-buf.h>
+#include <linux/kref.h>
 #include <linux/list.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
 #include <linux/pci.h>
+#include <linux/refcount.h>
+#include <linux/rwsem.h>
 #include <linux/workqueue.h>
 
 #include "../include/peerdma_provider.h"
@@ -57,6 +66,8 @@ enum peerdma_counter {
  * @misc: /dev/peerdma
  * @providers: list of struct peerdma_provider, under @providers_lock
  * @providers_lock: guards @providers
+ * @buffers: list of struct peerdma_buffer, under @buffers_lock
+ * @buffers_lock: guards @buffers
  * @bars: list of struct peerdma_bar, under @bars_lock
  * @bars_lock: guards @bars and what is in them
  * @bars_reap: frees struct pages that have been idle for a while
@@ -69,6 +80,8 @@ struct peerdma_core {
 	struct miscdevice misc;
 	struct list_head providers;
 	struct mutex providers_lock; /* guards providers */
+	struct list_head buffers;
+	struct mutex buffers_lock; /* guards buffers */
 	struct list_head bars;
 	struct mutex bars_lock; /* guards bars */
 	struct delayed_work bars_reap;
@@ -92,6 +105,8 @@ union peerdma_arg {
 	struct peerdma_query query;
 	struct peerdma_file_io file_io;
 	struct peerdma_route route;
+	struct peerdma_watch watch;
+	struct peerdma_revoke revoke;
 };
 
 /**
@@ -123,10 +138,28 @@ struct peerdma_extent {
 #define PEERDMA_EXTENT_MAX	SZ_1G
 
 /**
+ * enum peerdma_end - who ends a buffer's pin
+ * @PEERDMA_END_OPEN: nobody yet
+ * @PEERDMA_END_RELEASE: the last reference went
+ * @PEERDMA_END_REVOKE: a revocation
+ *
+ * Left once, by cmpxchg, so that the memory is given back once.
+ */
+enum peerdma_end {
+	PEERDMA_END_OPEN,
+	PEERDMA_END_RELEASE,
+	PEERDMA_END_REVOKE,
+};
+
+/**
  * struct peerdma_buffer - a pinned range; the private part of its dma-buf
  * @dmabuf: the dma-buf that owns us; not counted, since its release ends us
+ * @ref: of the struct; the dma-buf has one, and so has who revokes it by @list
+ * @inode: of the dma-buf's file; counted, so that CPU mappings can be zapped
+ *	while the file goes away
+ * @list: in peerdma_core::buffers
  * @provider: who pinned; its module is held
- * @pinned: the provider's answer
+ * @pinned: the provider's answer; not to be looked into once @dead
  * @pdev: the function whose BAR it is; counted
  * @extents: sorted, without gaps, covering the dma-buf; constant once published
  * @nr_extents: how many
@@ -134,19 +167,33 @@ struct peerdma_extent {
  * @len: bytes that the caller asked for
  * @end: one past the highest physical address
  * @read_only: may be read by CPU and files only
+ * @alive: held for reading while the CPU's page tables are filled, for writing
+ *	while the buffer is made and while @dead is set
+ * @dead: revoked; set once, under @alive
+ * @users: transfers and device mappings, and one for not being revoked; the last
+ *	one to go completes @drained
+ * @drained: no transfer and no device mapping is left, and none can begin
+ * @ended: enum peerdma_end
+ * @revoked: the revocation is through
+ * @watchers: list of struct watcher, under @watchers_lock
+ * @watchers_lock: guards @watchers; a leaf
  * @pages_lock: serialises the making of @pages
  * @pages: struct pages for the extents, made by the first FILE_IO; read without
- *	the lock by smp_load_acquire(), freed with the buffer
+ *	the lock by smp_load_acquire(), freed when the pin ends
  * @reachable: a drive that is known to reach @pdev, so that the walk is not made
  *	again for each transfer; counted, replaced by xchg(). It is only ever
  *	compared with the address of a device that the reader holds.
  *
- * Owner: the dma-buf. Born in PIN, published by installing its descriptor, dead
- * in dma_buf_ops.release, when no descriptor, mapping, attachment or transfer is
- * left: each of them holds the dma-buf's file.
+ * Owner: the dma-buf. Born in PIN, published by installing its descriptor. The
+ * pin dies in dma_buf_ops.release, when no descriptor, mapping, attachment or
+ * transfer is left (each of them holds the dma-buf's file), or earlier in
+ * peerdma_buffer_revoke(); the struct with its last reference.
  */
 struct peerdma_buffer {
 	struct dma_buf *dmabuf;
+	struct kref ref;
+	struct inode *inode;
+	struct list_head list;
 	struct peerdma_provider *provider;
 	struct peerdma_pinned pinned;
 	struct pci_dev *pdev;
@@ -156,6 +203,14 @@ struct peerdma_buffer {
 	u64 len;
 	phys_addr_t end;
 	bool read_only;
+	struct rw_semaphore alive;
+	bool dead;
+	refcount_t users;
+	struct completion drained;
+	atomic_t ended;
+	struct completion revoked;
+	struct list_head watchers;
+	struct mutex watchers_lock; /* guards watchers */
 	struct mutex pages_lock; /* serialises the making of pages */
 	struct peerdma_pages *pages;
 	struct pci_dev *reachable;
@@ -167,6 +222,18 @@ int peerdma_query_ioctl(struct peerdma_call *call);
 struct peerdma_buffer *peerdma_buffer_get(int fd);
 void peerdma_buffer_put(struct peerdma_buffer *buffer);
 u32 peerdma_buffer_extent_at(const struct peerdma_buffer *buffer, u64 offset);
+void peerdma_buffer_end_pin(struct peerdma_buffer *buffer);
+void peerdma_buffer_free(struct kref *ref);
+
+/* revoke.c */
+bool peerdma_buffer_use(struct peerdma_buffer *buffer);
+void peerdma_buffer_unuse(struct peerdma_buffer *buffer);
+void peerdma_buffer_revoke(struct peerdma_buffer *buffer, bool unpin);
+void peerdma_buffer_forget_watchers(struct peerdma_buffer *buffer);
+int peerdma_watch_ioctl(struct peerdma_call *call);
+int peerdma_revoke_ioctl(struct peerdma_call *call);
+int peerdma_revoke_init(void);
+void peerdma_revoke_exit(void);
 
 /* cpu_map.c */
 int peerdma_cpu_map(struct dma_buf *dmabuf, struct vm_area_struct *vma);
@@ -174,6 +241,8 @@ int peerdma_cpu_map(struct dma_buf *dmabuf, struct vm_area_struct *vma);
 /* device_map.c */
 int peerdma_device_attach(struct dma_buf *dmabuf,
 			  struct dma_buf_attachment *attachment);
+int peerdma_device_pin(struct dma_buf_attachment *attachment);
+void peerdma_device_unpin(struct dma_buf_attachment *attachment);
 struct sg_table *peerdma_device_map(struct dma_buf_attachment *attachment,
 				    enum dma_data_direction dir);
 void peerdma_device_unmap(struct dma_buf_attachment *attachment,
@@ -201,6 +270,7 @@ struct peerdma_pages *peerdma_pages_get(struct peerdma_buffer *buffer,
 					enum peerdma_reason *reason);
 void peerdma_pages_free(struct peerdma_pages *pages);
 void peerdma_pages_reap(struct work_struct *work);
+void peerdma_pages_forget(struct pci_dev *pdev);
 void peerdma_pages_exit(void);
 
 /* file_io.c, file_io_uring.c */

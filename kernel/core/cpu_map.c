@@ -10,7 +10,6 @@
 
 #include "core.h"
 
-/* So much around the fault is mapped at once: a page table's worth. */
 #define FAULT_AROUND	PMD_SIZE
 
 static void cpu_map_open(struct vm_area_struct *vma)
@@ -23,11 +22,11 @@ static void cpu_map_close(struct vm_area_struct *vma)
 	peerdma_count(PEERDMA_COUNT_CPU_MAPS, -1);
 }
 
-static vm_fault_t cpu_map_fault(struct vm_fault *vmf)
+/* Map a page table's worth around @fault; what fails besides it is no matter. */
+static vm_fault_t insert_around(struct vm_area_struct *vma,
+				const struct peerdma_buffer *buffer,
+				unsigned long fault)
 {
-	struct vm_area_struct *vma = vmf->vma;
-	struct peerdma_buffer *buffer = vma->vm_private_data;
-	unsigned long fault = vmf->address & PAGE_MASK;
 	unsigned long addr = max(round_down(fault, FAULT_AROUND),
 				 vma->vm_start);
 	unsigned long end = min(round_down(fault, FAULT_AROUND) + FAULT_AROUND,
@@ -45,12 +44,28 @@ static vm_fault_t cpu_map_fault(struct vm_fault *vmf)
 		got = vmf_insert_pfn(vma, addr,
 				     PHYS_PFN(extent->phys + offset -
 					      extent->offset));
-		/* What failed besides the page asked for is a lost prefetch. */
 		if (addr == fault)
 			ret = got;
 		if (got & VM_FAULT_ERROR)
 			break;
 	}
+	return ret;
+}
+
+/*
+ * What is inserted under @alive is inserted before the buffer is dead, and so
+ * before its mappings are zapped.
+ */
+static vm_fault_t cpu_map_fault(struct vm_fault *vmf)
+{
+	struct peerdma_buffer *buffer = vmf->vma->vm_private_data;
+	vm_fault_t ret = VM_FAULT_SIGBUS;
+
+	down_read(&buffer->alive);
+	if (!buffer->dead)
+		ret = insert_around(vmf->vma, buffer,
+				    vmf->address & PAGE_MASK);
+	up_read(&buffer->alive);
 	return ret;
 }
 

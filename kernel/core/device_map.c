@@ -17,7 +17,8 @@
  * @dmabuf: ours
  * @attachment: the importing device; not PCI devices do not reach a BAR
  *
- * Return: 0, or -EREMOTEIO when there is no way from the device to the memory.
+ * Return: 0, -EREMOTEIO when there is no way from the device to the memory,
+ * -EOPNOTSUPP when the buffer is revocable and the importer cannot let go.
  */
 int peerdma_device_attach(struct dma_buf *dmabuf,
 			  struct dma_buf_attachment *attachment)
@@ -25,11 +26,36 @@ int peerdma_device_attach(struct dma_buf *dmabuf,
 	struct peerdma_buffer *buffer = dmabuf->priv;
 	struct peerdma_path path;
 
+	if (buffer->pinned.revocable &&
+	    (!attachment->importer_ops ||
+	     !attachment->importer_ops->invalidate_mappings))
+		return -EOPNOTSUPP;
 	if (!dev_is_pci(attachment->dev))
 		return -EREMOTEIO;
 	peerdma_path_find(to_pci_dev(attachment->dev), buffer->pdev,
 			  buffer->end, &path);
 	return path.reason == PEERDMA_REASON_NONE ? 0 : -EREMOTEIO;
+}
+
+/**
+ * peerdma_device_pin - dma_buf_ops.pin
+ * @attachment: as attached
+ *
+ * Return: 0, or -EOPNOTSUPP: what may be revoked cannot be promised to stay.
+ */
+int peerdma_device_pin(struct dma_buf_attachment *attachment)
+{
+	struct peerdma_buffer *buffer = attachment->dmabuf->priv;
+
+	return buffer->pinned.revocable ? -EOPNOTSUPP : 0;
+}
+
+/**
+ * peerdma_device_unpin - dma_buf_ops.unpin
+ * @attachment: as pinned; the memory stays where it is in any case
+ */
+void peerdma_device_unpin(struct dma_buf_attachment *attachment)
+{
 }
 
 static void unmap_entries(struct device *dev, struct sg_table *sgt,
@@ -54,7 +80,8 @@ static void unmap_entries(struct device *dev, struct sg_table *sgt,
  * The table's entries have DMA addresses and no pages: BAR memory is not for the
  * CPU's page-wise hands. Called with the dma-buf's reservation lock held.
  *
- * Return: the table, or ERR_PTR: -ENOMEM, -EIO when the DMA API cannot map.
+ * Return: the table, or ERR_PTR: -ENODEV when the buffer is revoked, -ENOMEM, -EIO
+ * when the DMA API cannot map.
  */
 struct sg_table *peerdma_device_map(struct dma_buf_attachment *attachment,
 				    enum dma_data_direction dir)
@@ -66,9 +93,13 @@ struct sg_table *peerdma_device_map(struct dma_buf_attachment *attachment,
 	unsigned int i;
 	int ret;
 
+	if (!peerdma_buffer_use(buffer))
+		return ERR_PTR(-ENODEV);
 	sgt = kzalloc_obj(*sgt, GFP_KERNEL);
-	if (!sgt)
-		return ERR_PTR(-ENOMEM);
+	if (!sgt) {
+		ret = -ENOMEM;
+		goto unuse;
+	}
 	ret = sg_alloc_table(sgt, buffer->nr_extents, GFP_KERNEL);
 	if (ret)
 		goto free_sgt;
@@ -93,6 +124,8 @@ unmap:
 	sg_free_table(sgt);
 free_sgt:
 	kfree(sgt);
+unuse:
+	peerdma_buffer_unuse(buffer);
 	return ERR_PTR(ret);
 }
 
@@ -109,4 +142,5 @@ void peerdma_device_unmap(struct dma_buf_attachment *attachment,
 	sg_free_table(sgt);
 	kfree(sgt);
 	peerdma_count(PEERDMA_COUNT_DEVICE_MAPS, -1);
+	peerdma_buffer_unuse(attachment->dmabuf->priv);
 }

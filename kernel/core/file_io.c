@@ -170,10 +170,15 @@ int peerdma_transfer_get(struct peerdma_transfer *transfer,
 		goto put_buffer;
 	}
 
+	if (!peerdma_buffer_use(transfer->buffer)) {
+		ret = -ENODEV;
+		goto put_buffer;
+	}
+
 	transfer->file = fget(arg->file_fd);
 	if (!transfer->file) {
 		ret = -EBADF;
-		goto put_buffer;
+		goto unuse_buffer;
 	}
 	ret = file_check(transfer->file, transfer->write);
 	if (!ret)
@@ -185,6 +190,8 @@ int peerdma_transfer_get(struct peerdma_transfer *transfer,
 
 put_file:
 	fput(transfer->file);
+unuse_buffer:
+	peerdma_buffer_unuse(transfer->buffer);
 put_buffer:
 	peerdma_buffer_put(transfer->buffer);
 	return ret;
@@ -198,6 +205,7 @@ void peerdma_transfer_put(struct peerdma_transfer *transfer)
 {
 	peerdma_count(PEERDMA_COUNT_FILE_IOS, -1);
 	fput(transfer->file);
+	peerdma_buffer_unuse(transfer->buffer);
 	peerdma_buffer_put(transfer->buffer);
 }
 
@@ -419,6 +427,14 @@ static bool file_io_next(struct file_io *io, struct peerdma_request *request)
 	return false;
 }
 
+/* Why nothing more is to be begun: 0, -EINTR or -ENODEV. */
+static int file_io_stopped(const struct file_io *io)
+{
+	if (READ_ONCE(io->transfer.buffer->dead))
+		return -ENODEV;
+	return fatal_signal_pending(current) ? -EINTR : 0;
+}
+
 /*
  * Submit until requests or work run out; false when there is no more work. The
  * plug is finished before anybody sleeps: a plug that the scheduler flushes
@@ -432,8 +448,7 @@ static bool file_io_submit(struct file_io *io)
 
 	blk_start_plug(&plug);
 	while ((request = io->free)) {
-		more = !fatal_signal_pending(current) &&
-		       file_io_next(io, request);
+		more = !file_io_stopped(io) && file_io_next(io, request);
 		if (!more)
 			break;
 		io->free = request->next;
@@ -454,17 +469,21 @@ static void file_io_submit_all(struct file_io *io)
 		file_io_reap(io, io->in_flight);
 }
 
-/* What a fatal signal left undone counts as not moved. */
-static void file_io_interrupted(struct file_io *io)
+/* What a fatal signal or a revocation left undone counts as not moved. */
+static void file_io_cut(struct file_io *io)
 {
+	int error = file_io_stopped(io);
 	u32 i;
+
+	if (!error)
+		return;
 
 	for (i = io->current_segment; i < io->nr_segments; i++) {
 		struct segment_state *state = &io->states[i];
 
 		if (state->next < state->good) {
 			state->good = state->next;
-			state->error = -EINTR;
+			state->error = error;
 		}
 	}
 }
@@ -504,7 +523,7 @@ static int file_io_move(struct file_io *io, u32 nr)
 		io->states[i].good = io->segments[i].len;
 
 	file_io_submit_all(io);
-	file_io_interrupted(io);
+	file_io_cut(io);
 
 	if (nr > 1)
 		kvfree(requests);

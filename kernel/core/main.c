@@ -32,6 +32,8 @@ struct peerdma_core peerdma = {
 	},
 	.providers = LIST_HEAD_INIT(peerdma.providers),
 	.providers_lock = __MUTEX_INITIALIZER(peerdma.providers_lock),
+	.buffers = LIST_HEAD_INIT(peerdma.buffers),
+	.buffers_lock = __MUTEX_INITIALIZER(peerdma.buffers_lock),
 	.bars = LIST_HEAD_INIT(peerdma.bars),
 	.bars_lock = __MUTEX_INITIALIZER(peerdma.bars_lock),
 };
@@ -69,6 +71,10 @@ static const struct ioctl_row ioctl_rows[] = {
 		  reserved),
 	IOCTL_ROW(PEERDMA_NR_ROUTE, peerdma_route_ioctl, peerdma_route,
 		  out_distance),
+	IOCTL_ROW(PEERDMA_NR_WATCH, peerdma_watch_ioctl, peerdma_watch,
+		  event_fd),
+	IOCTL_ROW(PEERDMA_NR_REVOKE, peerdma_revoke_ioctl, peerdma_revoke,
+		  reserved),
 };
 
 static int peerdma_info_ioctl(struct peerdma_call *call)
@@ -194,9 +200,14 @@ static int __init peerdma_init(void)
 
 	INIT_DELAYED_WORK(&peerdma.bars_reap, peerdma_pages_reap);
 
-	ret = misc_register(&peerdma.misc);
+	ret = peerdma_revoke_init();
 	if (ret)
 		return ret;
+	ret = misc_register(&peerdma.misc);
+	if (ret) {
+		peerdma_revoke_exit();
+		return ret;
+	}
 
 	peerdma.debugfs = debugfs_create_dir("peerdma", NULL);
 	debugfs_create_file("counters", 0400, peerdma.debugfs, NULL,
@@ -208,6 +219,7 @@ static void __exit peerdma_exit(void)
 {
 	debugfs_remove_recursive(peerdma.debugfs);
 	misc_deregister(&peerdma.misc);
+	peerdma_revoke_exit();
 	peerdma_pages_exit();
 }
 

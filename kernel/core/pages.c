@@ -399,13 +399,16 @@ static bool bar_reap(struct peerdma_bar *bar, unsigned long age)
 	return idle;
 }
 
-static bool bars_reap(unsigned long age)
+/* @pdev: only of this device, or NULL for all. */
+static bool bars_reap(const struct pci_dev *pdev, unsigned long age)
 {
 	struct peerdma_bar *bar, *next;
 	bool idle = false;
 
 	mutex_lock(&peerdma.bars_lock);
 	list_for_each_entry_safe(bar, next, &peerdma.bars, list) {
+		if (pdev && bar->pdev != pdev)
+			continue;
 		idle |= bar_reap(bar, age);
 		bar_free_if_empty(bar);
 	}
@@ -419,8 +422,17 @@ static bool bars_reap(unsigned long age)
  */
 void peerdma_pages_reap(struct work_struct *work)
 {
-	if (bars_reap(IDLE_TIME))
+	if (bars_reap(NULL, IDLE_TIME))
 		schedule_delayed_work(&peerdma.bars_reap, IDLE_TIME);
+}
+
+/**
+ * peerdma_pages_forget - free the units of a device that goes away
+ * @pdev: the device; its buffers are revoked
+ */
+void peerdma_pages_forget(struct pci_dev *pdev)
+{
+	bars_reap(pdev, 0);
 }
 
 /**
@@ -429,5 +441,5 @@ void peerdma_pages_reap(struct work_struct *work)
 void peerdma_pages_exit(void)
 {
 	cancel_delayed_work_sync(&peerdma.bars_reap);
-	bars_reap(0);
+	bars_reap(NULL, 0);
 }

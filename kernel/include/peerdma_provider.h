@@ -16,9 +16,12 @@
  * struct peerdma_pinned - what a provider answers to a pin
  * @addr: first byte covered, in the provider's addresses; set by core
  * @len: bytes covered, a multiple of the granule; set by core
- * @page_size: bytes of one provider page, a power of two of at least PAGE_SIZE
- * @nr_pages: how many pages; @nr_pages times @page_size is at least @len
- * @persistent: the memory outlives its owner's free() until unpin
+ * @page_size: bytes of one provider page, a power of two of at least PAGE_SIZE;
+ *	set by describe
+ * @nr_pages: how many pages; @nr_pages times @page_size is at least @len; set by
+ *	describe
+ * @revocable: in: the pin must end when the owner frees the memory, by
+ *	peerdma_pinned_revoke(); else it must keep the memory until unpin
  * @priv: the provider's own
  */
 struct peerdma_pinned {
@@ -26,7 +29,7 @@ struct peerdma_pinned {
 	u64 len;
 	u32 page_size;
 	u32 nr_pages;
-	bool persistent;
+	bool revocable;
 	void *priv;
 };
 
@@ -41,14 +44,20 @@ struct peerdma_pinned {
  *	failure nothing is held. Runs in the context of the process that asked,
  *	which must own the memory: the provider checks that. May sleep.
  *	Returns 0, -EFAULT (not this process's memory of this provider, or not
- *	all of it), -ENOBUFS (no BAR aperture left), -ENODEV, -ENOMEM.
+ *	all of it), -ENOBUFS (no BAR aperture left), -EOPNOTSUPP (not in that
+ *	mode), -ENODEV, -ENOMEM.
+ * @describe: fill page_size and nr_pages. Guarantees asked of core: called once
+ *	after @pin, and no revocation of this pin returns meanwhile, so the
+ *	vendor's table is there. Returns 0, or -ENODEV when the vendor's answer
+ *	makes no sense. Does not sleep.
  * @page: the CPU's physical address of page @index. Guarantees: the address lies
  *	in a memory BAR, aligned to page_size, and does not change until @unpin.
- *	Does not sleep.
+ *	Called as @describe. Does not sleep.
  * @unpin: the reverse of @pin. Guarantees asked of core: called once, in process
  *	context but of any process, with no mapping, attachment or transfer live
  *	and no lock held (a vendor's put waits for a callback in flight, and that
- *	callback takes locks of ours). May sleep.
+ *	callback takes locks of ours). Not called for a pin that the provider
+ *	itself has revoked. May sleep.
  * @list: core's
  */
 struct peerdma_provider {
@@ -56,6 +65,7 @@ struct peerdma_provider {
 	struct module *owner;
 	u64 granule;
 	int (*pin)(struct peerdma_pinned *pinned);
+	int (*describe)(struct peerdma_pinned *pinned);
 	phys_addr_t (*page)(const struct peerdma_pinned *pinned, u32 index);
 	void (*unpin)(struct peerdma_pinned *pinned);
 	struct list_head list;
@@ -63,5 +73,6 @@ struct peerdma_provider {
 
 int peerdma_provider_register(struct peerdma_provider *provider);
 void peerdma_provider_unregister(struct peerdma_provider *provider);
+void peerdma_pinned_revoke(struct peerdma_pinned *pinned);
 
 #endif /* PEERDMA_PROVIDER_H */

@@ -6,8 +6,9 @@
  * NVIDIA's kernel modules: the proprietary flavour's symbols are not for modules
  * that use GPL-only ones (inherit_taint() in kernel/module/main.c).
  *
- * Pins are persistent: no callback, and the memory outlives cuMemFree() until it
- * is unpinned.
+ * Persistent pins have no callback, and the memory outlives cuMemFree() until it
+ * is unpinned. Revocable ones end when the memory is freed: NVIDIA's driver calls
+ * back, and frees its table and the memory when we return.
  */
 #include <linux/module.h>
 #include <linux/sizes.h>
@@ -48,26 +49,65 @@ static int pin_errno(int ret)
 	return ret;
 }
 
+/*
+ * Runs with locks of NVIDIA's driver held, which put_pages takes too. When it
+ * returns the driver frees the table itself; drivers before 555 want to be asked.
+ */
+static void nvidia_freed(void *data)
+{
+	struct peerdma_pinned *pinned = data;
+	struct nvidia_p2p_page_table *table = READ_ONCE(pinned->priv);
+
+	peerdma_pinned_revoke(pinned);
+	if (table)
+		nvidia_p2p_free_page_table(table);
+}
+
+static int get_pages(struct peerdma_pinned *pinned,
+		     struct nvidia_p2p_page_table **table)
+{
+	if (pinned->revocable)
+		return nvidia_p2p_get_pages(0, 0, pinned->addr, pinned->len,
+					    table, nvidia_freed, pinned);
+	return nvidia_p2p_get_pages_persistent(pinned->addr, pinned->len,
+					       table, 0);
+}
+
+static void nvidia_unpin(struct peerdma_pinned *pinned)
+{
+	if (pinned->revocable)
+		nvidia_p2p_put_pages(0, 0, pinned->addr, pinned->priv);
+	else
+		nvidia_p2p_put_pages_persistent(pinned->addr, pinned->priv, 0);
+}
+
 static int nvidia_pin(struct peerdma_pinned *pinned)
 {
 	struct nvidia_p2p_page_table *table;
 	int ret;
 
-	ret = nvidia_p2p_get_pages_persistent(pinned->addr, pinned->len,
-					      &table, 0);
+	ret = get_pages(pinned, &table);
 	if (ret)
 		return pin_errno(ret);
 
+	WRITE_ONCE(pinned->priv, table);
+	return 0;
+}
+
+/*
+ * Apart from @pin, since a revocable table may be freed as soon as get_pages has
+ * returned: core calls this with the callback held off.
+ */
+static int nvidia_describe(struct peerdma_pinned *pinned)
+{
+	const struct nvidia_p2p_page_table *table = pinned->priv;
+
 	pinned->page_size = page_bytes(table);
+	pinned->nr_pages = table->entries;
 	if (!NVIDIA_P2P_PAGE_TABLE_VERSION_COMPATIBLE(table) ||
 	    !pinned->page_size ||
-	    (u64)table->entries * pinned->page_size < pinned->len) {
-		nvidia_p2p_put_pages_persistent(pinned->addr, table, 0);
+	    (u64)pinned->nr_pages * pinned->page_size < pinned->len)
 		return -ENODEV;
-	}
-	pinned->nr_pages = table->entries;
-	pinned->persistent = true;
-	pinned->priv = table;
 	return 0;
 }
 
@@ -78,16 +118,12 @@ static phys_addr_t nvidia_page(const struct peerdma_pinned *pinned, u32 index)
 	return table->pages[index]->physical_address;
 }
 
-static void nvidia_unpin(struct peerdma_pinned *pinned)
-{
-	nvidia_p2p_put_pages_persistent(pinned->addr, pinned->priv, 0);
-}
-
 static struct peerdma_provider nvidia = {
 	.name = "nvidia",
 	.owner = THIS_MODULE,
 	.granule = GRANULE,
 	.pin = nvidia_pin,
+	.describe = nvidia_describe,
 	.page = nvidia_page,
 	.unpin = nvidia_unpin,
 };

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Taking memory back while the CPU, devices and files use it.
+ *
+ * There is one way, whoever asks: the provider's callback, a driver's unbinding,
+ * a device's removal, or a privileged caller. In this order: mark the buffer
+ * dead, so that nothing begins; let importers go; zap the CPU's mappings; wait
+ * for transfers and device mappings; then the memory is nobody's but its
+ * owner's. What is waited for ends by itself: a drive's requests by its timeout,
+ * an importer's mappings by the contract of dma_buf_invalidate_mappings().
+ */
+#include <linux/capability.h>
+#include <linux/dma-resv.h>
+#include <linux/eventfd.h>
+#include <linux/mm.h>
+#include <linux/slab.h>
+
+#include "core.h"
+
+/**
+ * struct watcher - somebody who wants to know of a revocation
+ * @list: in peerdma_buffer::watchers
+ * @event: counted
+ *
+ * Owner: the buffer. Freed with it.
+ */
+struct watcher {
+	struct list_head list;
+	struct eventfd_ctx *event;
+};
+
+/**
+ * peerdma_buffer_use - begin to use a buffer's memory
+ * @buffer: held by the caller
+ *
+ * Return: true, to be undone by peerdma_buffer_unuse(); false when it is revoked.
+ */
+bool peerdma_buffer_use(struct peerdma_buffer *buffer)
+{
+	if (READ_ONCE(buffer->dead))
+		return false;
+	/*
+	 * A revocation may have come in between. While anybody else's use keeps
+	 * the count above zero this one is still counted, and waited for.
+	 */
+	return refcount_inc_not_zero(&buffer->users);
+}
+
+/**
+ * peerdma_buffer_unuse - undo peerdma_buffer_use()
+ * @buffer: held by the caller
+ *
+ * Context: any.
+ */
+void peerdma_buffer_unuse(struct peerdma_buffer *buffer)
+{
+	if (refcount_dec_and_test(&buffer->users))
+		complete_all(&buffer->drained);
+}
+
+static void importers_invalidate(struct dma_buf *dmabuf)
+{
+	dma_resv_lock(dmabuf->resv, NULL);
+	dma_buf_invalidate_mappings(dmabuf);
+	dma_resv_wait_timeout(dmabuf->resv, DMA_RESV_USAGE_BOOKKEEP, false,
+			      MAX_SCHEDULE_TIMEOUT);
+	dma_resv_unlock(dmabuf->resv);
+}
+
+static void watchers_signal(struct peerdma_buffer *buffer)
+{
+	struct watcher *watcher;
+
+	mutex_lock(&buffer->watchers_lock);
+	list_for_each_entry(watcher, &buffer->watchers, list)
+		eventfd_signal(watcher->event);
+	mutex_unlock(&buffer->watchers_lock);
+}
+
+/**
+ * peerdma_buffer_revoke - take a buffer's memory back
+ * @buffer: cannot be freed while this runs: its release waits for it
+ * @unpin: give the memory back to the provider too; false when it is the
+ *	provider that asks
+ *
+ * On return no device of ours and no file reaches the memory, and no CPU mapping
+ * of it is left; touching one is SIGBUS. Idempotent: a second caller waits for
+ * the first. A buffer on its way out already is left to its release.
+ *
+ * Context: process; sleeps for as long as what is in flight takes. The caller may
+ * hold locks of the provider's vendor, none of ours.
+ */
+void peerdma_buffer_revoke(struct peerdma_buffer *buffer, bool unpin)
+{
+	switch (atomic_cmpxchg(&buffer->ended, PEERDMA_END_OPEN,
+			       PEERDMA_END_REVOKE)) {
+	case PEERDMA_END_RELEASE:
+		return;
+	case PEERDMA_END_REVOKE:
+		wait_for_completion(&buffer->revoked);
+		return;
+	}
+
+	down_write(&buffer->alive);
+	WRITE_ONCE(buffer->dead, true);
+	up_write(&buffer->alive);
+
+	/* A buffer that was never exported has no inode, and no users either. */
+	if (buffer->inode) {
+		importers_invalidate(buffer->dmabuf);
+		unmap_mapping_range(buffer->inode->i_mapping, 0, 0, 1);
+	}
+	peerdma_buffer_unuse(buffer);
+	wait_for_completion(&buffer->drained);
+
+	peerdma_buffer_end_pin(buffer);
+	if (unpin)
+		buffer->provider->unpin(&buffer->pinned);
+	watchers_signal(buffer);
+	/* The release, and with it the end of @buffer, may follow at once. */
+	complete_all(&buffer->revoked);
+}
+
+/**
+ * peerdma_pinned_revoke - for providers: the memory is being taken back
+ * @pinned: of a pin with @revocable set; its unpin will not be called
+ *
+ * To be called from the vendor's callback. On return nothing of ours touches the
+ * memory, nor what describes it.
+ *
+ * Context: process; sleeps. May be called as soon as the provider's pin has begun
+ * and until its unpin has returned.
+ */
+void peerdma_pinned_revoke(struct peerdma_pinned *pinned)
+{
+	peerdma_buffer_revoke(container_of(pinned, struct peerdma_buffer,
+					   pinned), false);
+}
+EXPORT_SYMBOL_NS_GPL(peerdma_pinned_revoke, PEERDMA_NS);
+
+/**
+ * peerdma_revoke_ioctl - PEERDMA_REVOKE
+ * @call: arg.revoke
+ *
+ * Return: 0 or -errno as peerdma.h says.
+ */
+int peerdma_revoke_ioctl(struct peerdma_call *call)
+{
+	struct peerdma_revoke *revoke = &call->arg.revoke;
+	struct peerdma_buffer *buffer;
+
+	if (revoke->flags || revoke->reserved)
+		return -EOPNOTSUPP;
+	if (!capable(CAP_SYS_ADMIN))
+		return -EPERM;
+
+	buffer = peerdma_buffer_get(revoke->buffer_fd);
+	if (IS_ERR(buffer))
+		return PTR_ERR(buffer);
+	peerdma_buffer_revoke(buffer, true);
+	peerdma_buffer_put(buffer);
+	return 0;
+}
+
+static int watch_add(struct peerdma_buffer *buffer, struct eventfd_ctx *event)
+{
+	struct watcher *watcher = kzalloc_obj(*watcher, GFP_KERNEL);
+
+	if (!watcher)
+		return -ENOMEM;
+	watcher->event = event;
+	mutex_lock(&buffer->watchers_lock);
+	list_add_tail(&watcher->list, &buffer->watchers);
+	mutex_unlock(&buffer->watchers_lock);
+	/* One that came too late for the revocation's own signal gets its own. */
+	if (READ_ONCE(buffer->dead))
+		eventfd_signal(event);
+	return 0;
+}
+
+/**
+ * peerdma_watch_ioctl - PEERDMA_WATCH
+ * @call: arg.watch
+ *
+ * Return: 0 or -errno as peerdma.h says.
+ */
+int peerdma_watch_ioctl(struct peerdma_call *call)
+{
+	struct peerdma_watch *watch = &call->arg.watch;
+	struct peerdma_buffer *buffer;
+	struct eventfd_ctx *event;
+	int ret;
+
+	if (watch->flags)
+		return -EOPNOTSUPP;
+
+	buffer = peerdma_buffer_get(watch->buffer_fd);
+	if (IS_ERR(buffer))
+		return PTR_ERR(buffer);
+	event = eventfd_ctx_fdget(watch->event_fd);
+	ret = PTR_ERR_OR_ZERO(event);
+	if (ret)
+		goto put_buffer;
+	ret = watch_add(buffer, event);
+	if (ret)
+		eventfd_ctx_put(event);
+put_buffer:
+	peerdma_buffer_put(buffer);
+	return ret;
+}
+
+/**
+ * peerdma_buffer_forget_watchers - nobody is to be told any more
+ * @buffer: on its way out
+ */
+void peerdma_buffer_forget_watchers(struct peerdma_buffer *buffer)
+{
+	struct watcher *watcher, *next;
+
+	list_for_each_entry_safe(watcher, next, &buffer->watchers, list) {
+		eventfd_ctx_put(watcher->event);
+		kfree(watcher);
+	}
+}
+
+/* A buffer of @pdev that is not revoked yet, with a reference, or NULL. */
+static struct peerdma_buffer *buffer_of_device(struct pci_dev *pdev)
+{
+	struct peerdma_buffer *buffer, *found = NULL;
+
+	mutex_lock(&peerdma.buffers_lock);
+	list_for_each_entry(buffer, &peerdma.buffers, list) {
+		if (buffer->pdev != pdev || READ_ONCE(buffer->dead))
+			continue;
+		kref_get(&buffer->ref);
+		found = buffer;
+		break;
+	}
+	mutex_unlock(&peerdma.buffers_lock);
+	return found;
+}
+
+/*
+ * The device's driver is about to let it go: its memory is taken back while the
+ * driver is still there to be given it. Called with the device's lock held.
+ */
+static int device_event(struct notifier_block *block, unsigned long action,
+			void *data)
+{
+	struct pci_dev *pdev = to_pci_dev(data);
+	struct peerdma_buffer *buffer;
+
+	if (action != BUS_NOTIFY_UNBIND_DRIVER)
+		return NOTIFY_DONE;
+
+	while ((buffer = buffer_of_device(pdev))) {
+		peerdma_buffer_revoke(buffer, true);
+		kref_put(&buffer->ref, peerdma_buffer_free);
+	}
+	peerdma_pages_forget(pdev);
+	return NOTIFY_OK;
+}
+
+static struct notifier_block device_notifier = {
+	.notifier_call = device_event,
+};
+
+/**
+ * peerdma_revoke_init - begin to listen to drivers' comings and goings
+ *
+ * Return: 0 or -errno.
+ */
+int peerdma_revoke_init(void)
+{
+	return bus_register_notifier(&pci_bus_type, &device_notifier);
+}
+
+/**
+ * peerdma_revoke_exit - undo peerdma_revoke_init()
+ */
+void peerdma_revoke_exit(void)
+{
+	bus_unregister_notifier(&pci_bus_type, &device_notifier);
+}
