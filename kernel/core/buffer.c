@@ -172,12 +172,14 @@ static u32 extents_walk(const struct peerdma_provider *provider,
 			const struct peerdma_pinned *pinned, u64 skip, u64 len,
 			struct peerdma_extent *extents)
 {
+	/* The first page holds the first byte, not always at its start. */
+	u64 lead = pinned->addr & (pinned->page_size - 1);
 	phys_addr_t phys, next = 0;
 	u64 done, room = 0;
 	u32 nr = 0;
 
 	for (done = 0; done < len;) {
-		u64 at = skip + done;
+		u64 at = lead + skip + done;
 		u64 in_page = at & (pinned->page_size - 1);
 		u64 part = min_t(u64, pinned->page_size - in_page, len - done);
 

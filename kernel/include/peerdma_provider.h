@@ -18,8 +18,8 @@
  * @len: bytes covered, a multiple of the granule; set by core
  * @page_size: bytes of one provider page, a power of two of at least PAGE_SIZE;
  *	set by describe
- * @nr_pages: how many pages; @nr_pages times @page_size is at least @len; set by
- *	describe
+ * @nr_pages: how many pages, from the one that holds @addr to the one that holds
+ *	the last byte; set by describe
  * @revocable: in: the pin must end when the owner frees the memory, by
  *	peerdma_pinned_revoke(); else it must keep the memory until unpin
  * @priv: the provider's own

@@ -101,12 +101,15 @@ static int nvidia_pin(struct peerdma_pinned *pinned)
 static int nvidia_describe(struct peerdma_pinned *pinned)
 {
 	const struct nvidia_p2p_page_table *table = pinned->priv;
+	u64 lead;
 
 	pinned->page_size = page_bytes(table);
 	pinned->nr_pages = table->entries;
 	if (!NVIDIA_P2P_PAGE_TABLE_VERSION_COMPATIBLE(table) ||
-	    !pinned->page_size ||
-	    (u64)pinned->nr_pages * pinned->page_size < pinned->len)
+	    !pinned->page_size)
+		return -ENODEV;
+	lead = pinned->addr & (pinned->page_size - 1);
+	if ((u64)pinned->nr_pages * pinned->page_size < lead + pinned->len)
 		return -ENODEV;
 	return 0;
 }
