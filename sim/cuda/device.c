@@ -138,16 +138,14 @@ CUresult cuDeviceGetPCIBusId(char *id, int len, CUdevice dev)
 {
 	CUresult result = sim_enter_device(dev);
 	const struct simgpu_info *info;
-	char text[16];
 
 	if (result)
 		return result;
-	info = &sim_devices[dev].info;
-	snprintf(text, sizeof(text), "%04X:%02X:%02X.%X", info->domain,
-		 info->bus, info->devfn >> 3, info->devfn & 7);
-	if (!id || len <= (int)strlen(text))
+	if (!id || len < (int)sizeof("0000:00:00.0"))
 		return sim_leave(CUDA_ERROR_INVALID_VALUE);
-	strcpy(id, text);
+	info = &sim_devices[dev].info;
+	snprintf(id, len, "%04X:%02X:%02X.%X", info->domain, info->bus,
+		 info->devfn >> 3, info->devfn & 7);
 	return sim_leave(CUDA_SUCCESS);
 }
 

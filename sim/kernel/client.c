@@ -57,7 +57,7 @@ static int range_create(struct simgpu_client *client, struct simgpu_mem *mem,
 	struct simgpu_range *range;
 	int err = -ENODEV;
 
-	range = kzalloc(sizeof(*range), GFP_KERNEL);
+	range = kzalloc_obj(*range, GFP_KERNEL);
 	if (!range) {
 		simgpu_mem_put(mem);
 		return -ENOMEM;
@@ -168,7 +168,7 @@ static int client_fop_open(struct inode *inode, struct file *file)
 	struct simgpu *gpu = container_of(misc, struct simgpu, misc);
 	struct simgpu_client *client;
 
-	client = kzalloc(sizeof(*client), GFP_KERNEL);
+	client = kzalloc_obj(*client, GFP_KERNEL);
 	if (!client)
 		return -ENOMEM;
 	kref_init(&client->ref);

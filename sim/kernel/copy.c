@@ -237,6 +237,7 @@ long simgpu_memset_ioctl(void __user *arg)
 	err = memset_run(&dst, set.len, pattern);
 	cursor_drop(&dst);
 	kfree(pattern);
+	/* As in simgpu_copy_ioctl(). */
 	wmb();
 	return err;
 }

@@ -86,7 +86,7 @@ static int dma_map(struct simgpu_dma *dma,
 static struct simgpu_dma *dma_create(struct pci_dev *peer,
 				     const struct nvidia_p2p_page_table *table)
 {
-	struct simgpu_dma *dma = kzalloc(sizeof(*dma), GFP_KERNEL);
+	struct simgpu_dma *dma = kzalloc_obj(*dma, GFP_KERNEL);
 	int err = -ENOMEM;
 
 	if (!dma)

@@ -75,7 +75,7 @@ void simgpu_put(struct simgpu *gpu)
 
 static struct simgpu *gpu_create(struct pci_dev *pdev)
 {
-	struct simgpu *gpu = kzalloc(sizeof(*gpu), GFP_KERNEL);
+	struct simgpu *gpu = kzalloc_obj(*gpu, GFP_KERNEL);
 	int err;
 
 	if (!gpu)
@@ -181,28 +181,31 @@ disable:
 	return err;
 }
 
+static struct simgpu_pin *gpu_get_mapped_pin(struct simgpu *gpu)
+{
+	struct simgpu_pin *pin, *found = NULL;
+
+	mutex_lock(&simgpu_lock);
+	list_for_each_entry(pin, &gpu->pins, gpu_link) {
+		if (list_empty(&pin->dmas))
+			continue;
+		kref_get(&pin->ref);
+		found = pin;
+		break;
+	}
+	mutex_unlock(&simgpu_lock);
+	return found;
+}
+
 /* Persistent pins stay as they are, but lead nowhere: no device may use them. */
 static void gpu_unmap_pins(struct simgpu *gpu)
 {
 	struct simgpu_pin *pin;
-	bool found;
 
-	do {
-		found = false;
-		mutex_lock(&simgpu_lock);
-		list_for_each_entry(pin, &gpu->pins, gpu_link) {
-			if (list_empty(&pin->dmas))
-				continue;
-			kref_get(&pin->ref);
-			found = true;
-			break;
-		}
-		mutex_unlock(&simgpu_lock);
-		if (!found)
-			return;
+	while ((pin = gpu_get_mapped_pin(gpu))) {
 		simgpu_dma_destroy_all(pin);
 		simgpu_pin_put(pin);
-	} while (found);
+	}
 }
 
 static void gpu_remove(struct pci_dev *pdev)

@@ -121,7 +121,7 @@ static int pin_fill(struct simgpu_pin *pin, const struct simgpu_range *range,
 
 static struct simgpu_pin *pin_alloc(const struct pin_request *req)
 {
-	struct simgpu_pin *pin = kzalloc(sizeof(*pin), GFP_KERNEL);
+	struct simgpu_pin *pin = kzalloc_obj(*pin, GFP_KERNEL);
 
 	if (!pin)
 		return NULL;
@@ -300,7 +300,7 @@ static int pin_destroy(struct nvidia_p2p_page_table *table, u64 va,
 		       bool persistent)
 {
 	struct simgpu_pin *pin;
-	bool nested;
+	bool nested, lost;
 
 	mutex_lock(&simgpu_lock);
 	nested = called_from_callback();
@@ -309,14 +309,10 @@ static int pin_destroy(struct nvidia_p2p_page_table *table, u64 va,
 		mutex_unlock(&simgpu_lock);
 		return -EINVAL;
 	}
-	if (pin && pin->revoker) {
+	lost = pin && pin->revoker;
+	if (lost) {
 		kref_get(&pin->ref);
-		mutex_unlock(&simgpu_lock);
-		wait_for_completion(&pin->revoked);
-		simgpu_pin_put(pin);
-		return 0;
-	}
-	if (pin) {
+	} else if (pin) {
 		hash_del(&pin->hash);
 		list_del_init(&pin->range_link);
 	}
@@ -326,7 +322,10 @@ static int pin_destroy(struct nvidia_p2p_page_table *table, u64 va,
 		return -EINVAL;
 	if (!pin)
 		return persistent ? -EINVAL : 0;
-	pin_retire(pin);
+	if (lost)
+		wait_for_completion(&pin->revoked);
+	else
+		pin_retire(pin);
 	simgpu_pin_put(pin);
 	return 0;
 }
