@@ -150,6 +150,7 @@ test_staged() {
 	ok 'the reason for staging is told' says out 'staged: .*modprobe'
 	ok 'no progress bar without a terminal' is_empty err
 	ok 'copy for programs' json_of_copy
+	ok 'a wrong byte is found' finds_difference
 	ok 'directly or not at all' complains 2 'not directly: .*modprobe' \
 		with_gpu copy "$folder/a" gpu:0 --path direct
 	ok 'no such GPU' complains 2 'gpu:1: no such GPU' \
@@ -172,6 +173,11 @@ is_zeroes() {
 is_random() {
 	has_size "$1" 4097 &&
 		[ "$(tr -d '\0' <"$folder/$1" | wc -c)" -gt 4000 ]
+}
+
+finds_difference() {
+	FAKE_CUDA_FLIP=77 is 1 with_gpu copy "$folder/a" gpu:0 --verify \
+		--offset 1000 && says err "^peerdma: $folder/a: differs .* 1077$"
 }
 
 odd_part() {

@@ -220,7 +220,7 @@ static int io_failure(const struct peerdma_file_io *io)
 {
 	if (!io->nr_segments)
 		return fake_kernel.probe_errno;
-	fake_kernel.nr_file_io++;
+	__atomic_add_fetch(&fake_kernel.nr_file_io, 1, __ATOMIC_RELAXED);
 	if (fake_kernel.interrupts > 0) {
 		fake_kernel.interrupts--;
 		return EINTR;
@@ -332,7 +332,6 @@ int __wrap_open64(const char *path, int flags, ...)
 	va_start(args, flags);
 	mode = va_arg(args, int);
 	va_end(args);
-	fake_kernel.nr_open++;
 	if (fake_kernel.open_errno && !strncmp(path, prefix, strlen(prefix)))
 		return answer(fake_kernel.open_errno);
 	return __real_open64(path, flags, mode);
