@@ -288,7 +288,8 @@ struct peerdma_query {
 /**
  * PEERDMA_FILE_IO_OUT_BUFFERED - the filesystem took part of the transfer
  * through its page cache although the file is open with O_DIRECT: the bytes are
- * right, but the CPU copied them
+ * right, but the CPU copied them. Not every filesystem lets on (ext4 does not
+ * when it fills a hole of a file without extents).
  */
 #define PEERDMA_FILE_IO_OUT_BUFFERED	(1u << 0)
 
