@@ -48,7 +48,7 @@ static const struct shape shapes[] = {
 	{ "1M QD8", 1u << 20, 8, 1ull << 30 },
 	{ "128K QD32", 128u << 10, 32, 1ull << 30 },
 	{ "4K QD32", 4u << 10, 32, 64ull << 20 },
-	{ "4K QD1", 4u << 10, 1, 8ull << 20 },
+	{ "4K QD1", 4u << 10, 1, 16ull << 20 },
 };
 
 struct rig {
