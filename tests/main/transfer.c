@@ -32,7 +32,7 @@
  * @dev: /dev/peerdma
  * @buffer: the dma-buf
  * @pin: what was pinned
- * @ptr: the whole allocation's CUDA address
+ * @ptr: its CUDA address
  * @len: of the file
  * @pieces: the file, cut up; out of order and with gaps in the buffer
  */
