@@ -42,6 +42,14 @@ static inline bool t_note(const char *fmt, ...)
 	return true;
 }
 
+/* What tells one run of a program from another stands before all it says. */
+static inline const char *t_label(void)
+{
+	const char *label = getenv("T_LABEL");
+
+	return label ? label : "";
+}
+
 __attribute__((format(printf, 4, 5)))
 static inline bool t_report(bool ok, const char *file, int line,
 			    const char *fmt, ...)
@@ -49,7 +57,8 @@ static inline bool t_report(bool ok, const char *file, int line,
 	va_list args;
 
 	va_start(args, fmt);
-	printf("%sok %d - %s: ", ok ? "" : "not ", ++t_tap.run, t_tap.name);
+	printf("%sok %d - %s%s: ", ok ? "" : "not ", ++t_tap.run, t_label(),
+	       t_tap.name);
 	vprintf(fmt, args);
 	printf("\n");
 	va_end(args);
@@ -119,8 +128,8 @@ static inline size_t t_first_difference(const void *a, const void *b,
 
 static inline void t_skip(const char *what, const char *why)
 {
-	printf("ok %d - %s: %s # SKIP %s\n", ++t_tap.run, t_tap.name, what,
-	       why);
+	printf("ok %d - %s%s: %s # SKIP %s\n", ++t_tap.run, t_label(),
+	       t_tap.name, what, why);
 }
 
 /* What cannot be tested without: end the program, which is then a failure. */

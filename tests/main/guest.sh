@@ -4,14 +4,19 @@
 # Guests whose programs speak TAP themselves (tests/t_tap.h): what they say becomes
 # points of the .t script that sources this file.
 
+# new_guest NAME: leaves an empty folder for it in $folder.
+new_guest() {
+	# shellcheck disable=SC2154 # set by tests/tap.sh
+	folder=$logs/$1
+	rm -rf "$folder"
+	mkdir -p "$folder/out"
+}
+
 # guest NAME RUN-OPTION... -- COMMAND...: run the command in a guest; NAME stands
-# before what its programs say. The guest's folder is left in $folder.
+# before what its programs say.
 guest() {
 	local name=$1 status=0
 
-	# shellcheck disable=SC2154 # set by tests/tap.sh
-	folder=$logs/$name
-	rm -rf "$folder"
 	tests/vm/run --quiet --dir "$folder" "${@:2}" |
 		tee "$folder.guest" | pass_on "$name"
 	status=${PIPESTATUS[0]}

@@ -11,6 +11,7 @@ set -uo pipefail
 . tests/main/guest.sh
 
 for kernel in "${kernels[@]}"; do
+	new_guest "$kernel"
 	guest "$kernel" --kernel "$kernel" --gpu-size 256M --nvme 2 \
 		--nvme-size 256M -- tests/main/uapi-guest
 	forget
