@@ -23,6 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../tests/t_clock.h"
 #include "../tests/t_gpu.h"
 
 #define BUFFER_LEN	(64u << 20)
@@ -68,33 +69,6 @@ static void die(const char *what, int err)
 {
 	fprintf(stderr, "bench: %s: %s\n", what, strerror(err));
 	exit(1);
-}
-
-static double now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec + ts.tv_nsec * 1e-9;
-}
-
-/* All CPU time of the machine that was not idle: interrupts and workers too. */
-static double cpu_busy(void)
-{
-	unsigned long long v[8] = { 0 };
-	FILE *stat = fopen("/proc/stat", "r");
-	double busy = 0;
-	int i;
-
-	if (!stat || fscanf(stat, "cpu %llu %llu %llu %llu %llu %llu %llu %llu",
-			    &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6],
-			    &v[7]) != 8)
-		die("/proc/stat", EIO);
-	fclose(stat);
-	for (i = 0; i < 8; i++)
-		if (i != 3 && i != 4)
-			busy += v[i];
-	return busy / sysconf(_SC_CLK_TCK);
 }
 
 static char *map_ram(int flags, int advice)
@@ -174,8 +148,8 @@ static void run_ring(const struct rig *rig, const struct shape *shape,
 	double cpu, start;
 
 	setup_ring(&ring, rig, shape, way);
-	cpu = cpu_busy();
-	start = now();
+	cpu = t_cpu_busy();
+	start = t_now();
 	while (done < shape->total) {
 		struct io_uring_cqe *cqe;
 		unsigned int head, seen = 0;
@@ -199,8 +173,8 @@ static void run_ring(const struct rig *rig, const struct shape *shape,
 		done += (uint64_t)seen * shape->block;
 		free_slots += seen;
 	}
-	sample->seconds = now() - start;
-	sample->cpu = cpu_busy() - cpu;
+	sample->seconds = t_now() - start;
+	sample->cpu = t_cpu_busy() - cpu;
 	io_uring_queue_exit(&ring);
 	free(commands);
 }
@@ -215,8 +189,8 @@ static void run_ioctl(const struct rig *rig, const struct shape *shape,
 	double cpu, start;
 	uint32_t i;
 
-	cpu = cpu_busy();
-	start = now();
+	cpu = t_cpu_busy();
+	start = t_now();
 	while (offset < shape->total) {
 		struct peerdma_file_io io = {
 			.buffer_fd = rig->buffer,
@@ -237,8 +211,8 @@ static void run_ioctl(const struct rig *rig, const struct shape *shape,
 		if (ret)
 			die(way_names[GPU_IOCTL], -ret);
 	}
-	sample->seconds = now() - start;
-	sample->cpu = cpu_busy() - cpu;
+	sample->seconds = t_now() - start;
+	sample->cpu = t_cpu_busy() - cpu;
 	free(segments);
 }
 

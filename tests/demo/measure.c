@@ -23,6 +23,8 @@
 
 #include <peerdma.h>
 
+#include "../t_clock.h"
+
 #define ROUNDS		3
 #define BLOCK		(1u << 20)
 #define DEPTH		8
@@ -55,33 +57,6 @@ static void die(const char *what, int err)
 {
 	fprintf(stderr, "\nmeasure: %s: %s\n", what, strerror(err));
 	exit(1);
-}
-
-static double now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec + ts.tv_nsec * 1e-9;
-}
-
-/* All CPU time of the machine that was not idle: interrupts and workers too. */
-static double cpu_busy(void)
-{
-	unsigned long long v[8] = { 0 };
-	FILE *stat = fopen("/proc/stat", "r");
-	double busy = 0;
-	int i;
-
-	if (!stat || fscanf(stat, "cpu %llu %llu %llu %llu %llu %llu %llu %llu",
-			    &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6],
-			    &v[7]) != 8)
-		die("/proc/stat", EIO);
-	fclose(stat);
-	for (i = 0; i < 8; i++)
-		if (i != 3 && i != 4)
-			busy += v[i];
-	return busy / sysconf(_SC_CLK_TCK);
 }
 
 static void move_gpu(const struct rig *rig, enum peerdma_path path, bool write)
@@ -223,11 +198,11 @@ static void prepare(struct rig *rig, const char *source, const char *copy)
 static void measure(const struct rig *rig, const struct way *way,
 		    struct sample *sample)
 {
-	double cpu = cpu_busy(), start = now();
+	double cpu = t_cpu_busy(), start = t_now();
 
 	way->move(rig);
-	sample->seconds = now() - start;
-	sample->cpu = cpu_busy() - cpu;
+	sample->seconds = t_now() - start;
+	sample->cpu = t_cpu_busy() - cpu;
 	putchar('.');
 	fflush(stdout);
 }
@@ -269,11 +244,11 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	prepare(&rig, argv[1], argv[2]);
-	start = now();
+	start = t_now();
 	for (round = 0; round <= ROUNDS; round++)
 		for (i = 0; i < NR_WAYS; i++)
 			measure(&rig, &ways[i], &samples[i][round]);
-	printf("%6.1f s\n\n  %-44s %8s %16s\n", now() - start, "1 MiB requests",
+	printf("%6.1f s\n\n  %-44s %8s %16s\n", t_now() - start, "1 MiB requests",
 	       "MB/s", "CPU s per GiB");
 	for (i = 0; i < NR_WAYS; i++)
 		report(&rig, &ways[i], &samples[i][1]);
