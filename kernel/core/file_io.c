@@ -464,7 +464,7 @@ static void file_io_submit_all(struct file_io *io)
 {
 	/* Refill in batches: a quarter as many times asleep. */
 	while (file_io_submit(io))
-		file_io_reap(io, DIV_ROUND_UP(io->in_flight, 4));
+		file_io_reap(io, DIV_ROUND_UP(io->in_flight, 8));
 	if (io->in_flight)
 		file_io_reap(io, io->in_flight);
 }
