@@ -79,6 +79,23 @@ demo: lab
 test: lab
 	$(Q)tests/run $(if $(AREA),--area $(AREA)) $(if $(KERNEL),--kernel $(KERNEL))
 
+.PHONY: debug-lab
+debug-lab: lab
+	$(Q)tests/vm/debug/setup
+	$(Q)tests/vm/build --kernel debug
+
+# The suite on the debug kernel, then which lines of kernel/ it ran.
+COVERAGE := build/coverage
+
+.PHONY: test-debug
+test-debug: debug-lab
+	$(Q)rm -rf $(COVERAGE) && mkdir -p $(COVERAGE)
+	$(Q)status=0; \
+	PEERDMA_COVERAGE=$(CURDIR)/$(COVERAGE) tests/run --kernel debug \
+		$(if $(AREA),--area $(AREA)) || status=1; \
+	scripts/coverage $(if $(AREA),,--min 90) $(COVERAGE) || status=1; \
+	exit $$status
+
 .PHONY: quick
 quick: lab
 	$(Q)tests/run --quick

@@ -32,7 +32,8 @@ staged() {
 	local what="staged, IOMMU $1"
 
 	new_guest "staged-$1"
-	ok "$what: a file is moved" move --iommu "$1" -- --staged || return
+	ok "$what: a file is moved" move --kernel "${kernels[-1]}" --iommu "$1" -- \
+		--staged || return
 	ok "$what: GPU memory holds its bytes" check_memory
 	ok "$what: the drive holds its copy" check_copy
 	ok "$what: host RAM is noticed" \
