@@ -78,6 +78,7 @@ static inline ssize_t compat_iocb_iter_write(struct file *file,
 		kiocb_end_write(kiocb);
 	return ret;
 }
+
 #define vfs_iocb_iter_write	compat_iocb_iter_write
 #endif
 

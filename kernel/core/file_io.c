@@ -379,7 +379,7 @@ static void file_io_account(struct file_io *io, struct peerdma_request *request)
 	if (moved == request->len || request->start + moved >= state->good)
 		return;
 	state->good = request->start + moved;
-	state->error = request->result < 0 ? request->result : 0;
+	state->error = min(request->result, 0L);
 }
 
 /* Take back what has completed, sleeping until there are @least of them. */
