@@ -279,7 +279,7 @@ void peerdma_pages_exit(void);
  * struct peerdma_transfer - the two ends of a FILE_IO, checked
  * @buffer: counted
  * @file: counted
- * @pages: of @buffer
+ * @pages: of @buffer; there while the buffer is in use
  * @write: from the buffer to the file
  * @offset_align: what file offsets and lengths must be multiples of
  * @memory_align: what buffer offsets must be multiples of

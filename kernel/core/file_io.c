@@ -127,11 +127,16 @@ static int transfer_check(struct peerdma_transfer *transfer,
 	if (ret)
 		goto put_drive;
 
+	if (!peerdma_buffer_use(transfer->buffer)) {
+		ret = -ENODEV;
+		goto put_drive;
+	}
 	transfer->pages = peerdma_pages_get(transfer->buffer, &reason);
 	if (IS_ERR(transfer->pages)) {
 		arg->out_reason = reason;
 		ret = PTR_ERR(transfer->pages);
 	}
+	peerdma_buffer_unuse(transfer->buffer);
 put_drive:
 	pci_dev_put(drive);
 	return ret;
@@ -141,6 +146,10 @@ put_drive:
  * peerdma_transfer_get - check and hold the two ends of a FILE_IO
  * @transfer: out
  * @arg: in; its out_ fields are cleared, and filled as far as the check comes
+ *
+ * The buffer is held and not yet used, so a revocation does not wait for the
+ * caller's memory, which may be a mapping that the revocation has to get out of
+ * the way first. peerdma_buffer_use() is for when requests are submitted.
  *
  * Context: process; may sleep.
  * Return: 0 or -errno as peerdma.h says.
@@ -170,7 +179,7 @@ int peerdma_transfer_get(struct peerdma_transfer *transfer,
 		goto put_buffer;
 	}
 
-	if (!peerdma_buffer_use(transfer->buffer)) {
+	if (READ_ONCE(transfer->buffer->dead)) {
 		ret = -ENODEV;
 		goto put_buffer;
 	}
@@ -178,7 +187,7 @@ int peerdma_transfer_get(struct peerdma_transfer *transfer,
 	transfer->file = fget(arg->file_fd);
 	if (!transfer->file) {
 		ret = -EBADF;
-		goto unuse_buffer;
+		goto put_buffer;
 	}
 	ret = file_check(transfer->file, transfer->write);
 	if (!ret)
@@ -190,8 +199,6 @@ int peerdma_transfer_get(struct peerdma_transfer *transfer,
 
 put_file:
 	fput(transfer->file);
-unuse_buffer:
-	peerdma_buffer_unuse(transfer->buffer);
 put_buffer:
 	peerdma_buffer_put(transfer->buffer);
 	return ret;
@@ -205,7 +212,6 @@ void peerdma_transfer_put(struct peerdma_transfer *transfer)
 {
 	peerdma_count(PEERDMA_COUNT_FILE_IOS, -1);
 	fput(transfer->file);
-	peerdma_buffer_unuse(transfer->buffer);
 	peerdma_buffer_put(transfer->buffer);
 }
 
@@ -253,7 +259,7 @@ static void request_complete(struct kiocb *kiocb, long result)
 
 /**
  * peerdma_request_submit - start a request
- * @request: @transfer, @done, @start and @len filled in
+ * @request: @transfer, @done, @start and @len filled in; its buffer is in use
  * @segment: what it is a part of
  *
  * The request is completed by its @done, perhaps before this returns.
@@ -578,7 +584,10 @@ static int file_io_segments(struct file_io *io, struct peerdma_file_io *arg)
 			   io->nr_segments * sizeof(*io->segments)))
 		return -EFAULT;
 	if (segments_check(io)) {
+		if (!peerdma_buffer_use(io->transfer.buffer))
+			return -ENODEV;
 		ret = file_io_move(io, requests_needed(io, arg->depth));
+		peerdma_buffer_unuse(io->transfer.buffer);
 		if (ret)
 			return ret;
 	}

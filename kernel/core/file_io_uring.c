@@ -60,6 +60,11 @@ static void uring_done(struct peerdma_request *request)
 {
 	struct uring_io *io = container_of(request, struct uring_io, request);
 
+	/*
+	 * Not in the task work: the task may itself be waiting for the end of
+	 * the memory's use, in a revocation or in what its owner's free() does.
+	 */
+	peerdma_buffer_unuse(io->transfer.buffer);
 	io_uring_cmd_complete_in_task(io->cmd,
 				      PEERDMA_URING_TASK_WORK(uring_finish));
 }
@@ -83,6 +88,10 @@ static int uring_submit(struct io_uring_cmd *cmd, struct peerdma_file_io *arg,
 	ret = peerdma_segment_check(&io->transfer, &io->segment);
 	if (ret)
 		goto put_transfer;
+	if (!peerdma_buffer_use(io->transfer.buffer)) {
+		ret = -ENODEV;
+		goto put_transfer;
+	}
 
 	io->request.transfer = &io->transfer;
 	io->request.done = uring_done;

@@ -18,12 +18,14 @@
 #include <sys/mman.h>
 
 #include "../t_counters.h"
+#include "../t_uring.h"
 
 #define DRIVE	"/dev/nvme0n1"
 #define LEN	(32ull << 20)
 #define CANARY	0xc5
 #define STALE	0x3a
 #define DIE	"--die"
+#define COMMANDS	8
 
 static int dev;
 
@@ -297,6 +299,51 @@ static void revoke_by_hand(void)
 	t_gpu_free(rig.ptr);
 }
 
+/*
+ * The task that takes the memory back is the one in which its own commands in
+ * flight would be completed: it must not wait for itself.
+ */
+static void revoke_under_commands(void)
+{
+	struct peerdma_file_segment segments[COMMANDS];
+	struct peerdma_file_io args[COMMANDS];
+	int i, wrong = 0, whole = 0;
+	struct io_uring ring;
+	struct rig rig;
+
+	rig_open(&rig, 0);
+	t_ring_make(&ring, COMMANDS, 0);
+	for (i = 0; i < COMMANDS; i++) {
+		segments[i] = (struct peerdma_file_segment){
+			.file_offset = i * LEN / COMMANDS,
+			.buffer_offset = i * LEN / COMMANDS,
+			.len = LEN / COMMANDS,
+		};
+		args[i] = (struct peerdma_file_io){
+			.size = sizeof(args[i]),
+			.buffer_fd = rig.pin.out_fd,
+			.file_fd = rig.file,
+			.segments = (uintptr_t)&segments[i],
+			.nr_segments = 1,
+		};
+		t_ring_put(&ring, dev, &args[i], i);
+	}
+	io_uring_submit(&ring);
+	t_result(take_back(rig.pin.out_fd), 0, "memory with commands in flight");
+	for (i = 0; i < COMMANDS; i++) {
+		long long result = t_ring_take(&ring, NULL);
+
+		whole += result == LEN / COMMANDS;
+		wrong += result != LEN / COMMANDS && result != -ENODEV;
+	}
+	t_is(wrong, 0, "commands end whole or with ENODEV");
+	t_ok(whole, "some had begun before");
+	check_revoked(&rig);
+	io_uring_queue_exit(&ring);
+	rig_close(&rig);
+	t_gpu_free(rig.ptr);
+}
+
 /* A process of its own, since CUDA does not outlive fork(). */
 static int die_with_pin(void)
 {
@@ -391,6 +438,7 @@ static const struct t_case cases[] = {
 	{ "free while reading", free_while_reading },
 	{ "free while writing", free_while_writing },
 	{ "revoke by hand", revoke_by_hand },
+	{ "revoke under commands", revoke_under_commands },
 	{ "killed with a pin", killed_with_pin },
 };
 
