@@ -164,13 +164,14 @@ CUresult cuMemGetAddressRange_v2(CUdeviceptr *base, size_t *size,
 }
 
 /*
- * The checks come first, as in the real library: a GPU that cannot export
- * answers NOT_SUPPORTED to a good range only.
+ * The checks come first, as in the real library: what a GPU cannot do is
+ * NOT_SUPPORTED for a good range only. An H100 has no mapping forced over PCIe.
  */
 CUresult cuMemGetHandleForAddressRange(void *handle, CUdeviceptr ptr,
 				       size_t size, CUmemRangeHandleType type,
 				       unsigned long long flags)
 {
+	struct simgpu_export_fd export = { .va = ptr, .len = size };
 	const size_t page = 4096;
 	struct sim_range *range;
 	struct CUctx_st *ctx;
@@ -189,5 +190,12 @@ CUresult cuMemGetHandleForAddressRange(void *handle, CUdeviceptr ptr,
 	else if (!range || range->kind != SIM_DEVICE ||
 		 size > range->start + range->room - ptr)
 		result = CUDA_ERROR_INVALID_VALUE;
-	return sim_leave(result ? result : CUDA_ERROR_NOT_SUPPORTED);
+	if (result)
+		return sim_leave(result);
+	if (flags)
+		return sim_leave(CUDA_ERROR_NOT_SUPPORTED);
+	result = sim_error(sim_ioctl(range->dev, SIMGPU_EXPORT, &export));
+	if (!result)
+		*(int *)handle = export.out_fd;
+	return sim_leave(result);
 }

@@ -134,6 +134,20 @@ struct simgpu_copy {
 	__u32 reserved;
 };
 
+/**
+ * struct simgpu_export_fd - a dma-buf of memory, which lives as long as that
+ * @va: first byte, a multiple of the CPU's page
+ * @len: bytes, a multiple of the CPU's page; may go on through adjacent maps
+ * @out_fd: close-on-exec
+ * @reserved: 0
+ */
+struct simgpu_export_fd {
+	__u64 va;
+	__u64 len;
+	__s32 out_fd;
+	__u32 reserved;
+};
+
 #define SIMGPU_INFO	_IOR('G', 0, struct simgpu_info)
 #define SIMGPU_ALLOC	_IOW('G', 1, struct simgpu_alloc)
 #define SIMGPU_FREE	_IOW('G', 2, struct simgpu_free)
@@ -142,5 +156,6 @@ struct simgpu_copy {
 #define SIMGPU_MAP	_IOW('G', 5, struct simgpu_map)
 #define SIMGPU_MEMSET	_IOW('G', 6, struct simgpu_memset)
 #define SIMGPU_COPY	_IOW('G', 7, struct simgpu_copy)
+#define SIMGPU_EXPORT	_IOWR('G', 8, struct simgpu_export_fd)
 
 #endif

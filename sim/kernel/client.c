@@ -359,6 +359,8 @@ static long client_fop_ioctl(struct file *file, unsigned int cmd,
 		return simgpu_memset_ioctl(user);
 	case SIMGPU_COPY:
 		return simgpu_copy_ioctl(user);
+	case SIMGPU_EXPORT:
+		return simgpu_export_ioctl(user);
 	default:
 		return -ENOTTY;
 	}

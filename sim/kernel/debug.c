@@ -23,6 +23,8 @@ static const char * const fail_names[SIMGPU_FAIL_COUNT] = {
 	[SIMGPU_FAIL_GET_PAGES] = "get_pages",
 	[SIMGPU_FAIL_GET_PAGES_PERSISTENT] = "get_pages_persistent",
 	[SIMGPU_FAIL_DMA_MAP_PAGES] = "dma_map_pages",
+	[SIMGPU_FAIL_DMA_BUF] = "dma_buf",
+	[SIMGPU_FAIL_DMA_BUF_MAP] = "dma_buf_map",
 };
 
 static struct dentry *debug_root;
@@ -106,6 +108,7 @@ void simgpu_debug_add(struct simgpu *gpu)
 			   &count->page_tables);
 	debugfs_create_u64("dma_mappings", 0444, gpu->debugfs,
 			   &count->dma_mappings);
+	debugfs_create_u64("dma_bufs", 0444, gpu->debugfs, &count->dma_bufs);
 	debugfs_create_u64("callbacks", 0444, gpu->debugfs, &count->callbacks);
 }
 

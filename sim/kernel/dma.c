@@ -28,8 +28,15 @@ static bool iommu_translates(struct device *dev)
 	return domain && domain->type & __IOMMU_DOMAIN_PAGING;
 }
 
-/* dma_map_resource() warns when it must refuse; a small mask is no reason to. */
-static bool dma_reaches(struct device *dev, phys_addr_t phys, size_t len)
+/**
+ * simgpu_dma_reaches() - can the device be given an address for that
+ * @dev: the device that will do the DMA
+ * @phys: first byte
+ * @len: bytes
+ *
+ * dma_map_resource() warns when it must refuse; a small mask is no reason to.
+ */
+bool simgpu_dma_reaches(struct device *dev, phys_addr_t phys, size_t len)
 {
 	u64 limit = min_not_zero(dma_get_mask(dev), dev->bus_dma_limit);
 
@@ -70,7 +77,7 @@ static int dma_map(struct simgpu_dma *dma,
 		phys = table->pages[i]->physical_address;
 		addr = phys;
 		if (!dma->raw) {
-			if (!dma_reaches(dev, phys, len))
+			if (!simgpu_dma_reaches(dev, phys, len))
 				return -EIO;
 			addr = dma_map_resource(dev, phys, len,
 						DMA_BIDIRECTIONAL, 0);

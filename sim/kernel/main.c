@@ -25,10 +25,10 @@ module_param(aperture_mb, uint, 0444);
 MODULE_PARM_DESC(aperture_mb,
 		 "MiB of a GPU that may be pinned at once; 0 (default): all");
 
-bool simgpu_raw_dma;
+bool simgpu_raw_dma = true;
 module_param_named(raw_dma, simgpu_raw_dma, bool, 0644);
 MODULE_PARM_DESC(raw_dma,
-		 "nvidia_p2p_dma_map_pages() returns raw BAR addresses, as the real one does under an IOMMU since Linux 6.12");
+		 "raw BAR addresses for devices even if an IOMMU translates (default), as NVIDIA's driver gives since Linux 6.12");
 
 /* See simgpu.h. */
 DEFINE_MUTEX(simgpu_lock);
@@ -208,6 +208,15 @@ static void gpu_unmap_pins(struct simgpu *gpu)
 	}
 }
 
+/*
+ * A client that closes right now may still run callbacks. For the last dma-buf
+ * the real driver waits, too, however long that takes.
+ */
+static bool gpu_is_quiet(const struct simgpu *gpu)
+{
+	return !READ_ONCE(gpu->revocable) && !READ_ONCE(gpu->count.dma_bufs);
+}
+
 static void gpu_remove(struct pci_dev *pdev)
 {
 	struct simgpu *gpu = pci_get_drvdata(pdev);
@@ -218,8 +227,7 @@ static void gpu_remove(struct pci_dev *pdev)
 	list_del(&gpu->link);
 	mutex_unlock(&simgpu_lock);
 	simgpu_clients_clear(gpu);
-	/* A client that closes right now may still run callbacks. */
-	wait_event(gpu->quiet, !READ_ONCE(gpu->revocable));
+	wait_event(gpu->quiet, gpu_is_quiet(gpu));
 	gpu_unmap_pins(gpu);
 	gpu_release_bar(pdev, gpu);
 	simgpu_debug_remove(gpu);
@@ -264,3 +272,4 @@ module_exit(simgpu_exit);
 
 MODULE_DESCRIPTION("A GPU made of QEMU's ivshmem, with NVIDIA's P2P interface");
 MODULE_LICENSE("GPL");
+MODULE_IMPORT_NS(SIMGPU_DMA_BUF_NS);

@@ -11,9 +11,10 @@
  *	range    virtual addresses of a client that show (a part of) a mem
  *	pin      an nvidia_p2p_page_table over (a part of) a range
  *	dma      an nvidia_p2p_dma_mapping of a pin
+ *	export   a dma-buf of (parts of) mems
  *
- * A range holds its mem, and so does a pin: that is all that makes a persistent
- * pin persistent. A revocable pin hangs on its range, whose end runs the pin's
+ * A range holds its mem, and so do a pin and an export: that is all that makes a
+ * persistent pin persistent. A revocable pin hangs on its range, whose end runs the pin's
  * callback.
  *
  * Locks, outermost first:
@@ -63,7 +64,8 @@ struct simgpu_vram {
  * @allocated: bytes of mems that have pages
  * @pinned: bytes behind page tables
  * @page_tables: pins that exist, dead persistent ones included
- * @dma_mappings: dmas that exist
+ * @dma_mappings: dmas that exist, mappings of exports included
+ * @dma_bufs: exports that exist
  * @callbacks: free callbacks run, ever
  */
 struct simgpu_count {
@@ -71,6 +73,7 @@ struct simgpu_count {
 	u64 pinned;
 	u64 page_tables;
 	u64 dma_mappings;
+	u64 dma_bufs;
 	u64 callbacks;
 };
 
@@ -83,7 +86,7 @@ struct simgpu_count {
  * @bar: the BAR, write-combined; NULL once unbound; read in simgpu_bar_srcu
  * @dead: unbound: nothing new begins; under simgpu_lock
  * @revocable: pins whose callback could still run; under simgpu_lock
- * @quiet: woken when @revocable becomes 0
+ * @quiet: woken when @revocable or @count.dma_bufs becomes 0
  * @clients: open files; under simgpu_lock
  * @pins: all pins; under simgpu_lock
  * @vram: free pages
@@ -214,6 +217,8 @@ enum simgpu_fail {
 	SIMGPU_FAIL_GET_PAGES,
 	SIMGPU_FAIL_GET_PAGES_PERSISTENT,
 	SIMGPU_FAIL_DMA_MAP_PAGES,
+	SIMGPU_FAIL_DMA_BUF,
+	SIMGPU_FAIL_DMA_BUF_MAP,
 	SIMGPU_FAIL_COUNT,
 };
 
@@ -251,7 +256,11 @@ struct simgpu_pin *simgpu_pin_find(struct nvidia_p2p_page_table *table);
 void simgpu_pin_put(struct simgpu_pin *pin);
 
 /* dma.c */
+bool simgpu_dma_reaches(struct device *dev, phys_addr_t phys, size_t len);
 void simgpu_dma_destroy_all(struct simgpu_pin *pin);
+
+/* dmabuf.c */
+long simgpu_export_ioctl(void __user *arg);
 
 /* debug.c */
 void simgpu_debug_init(void);

@@ -159,6 +159,39 @@ static void test_copy(int fd)
 	is(release(fd, room), 0, "free");
 }
 
+/* Return: 0 or a positive errno; a descriptor is closed at once. */
+static int export(int fd, uint64_t va, uint64_t len)
+{
+	struct simgpu_export_fd args = { .va = va, .len = len };
+	int err = call(fd, SIMGPU_EXPORT, &args);
+
+	if (!err)
+		close(args.out_fd);
+	return err;
+}
+
+static void test_export(int fd)
+{
+	struct simgpu_export_fd args = { .va = room, .len = granule };
+
+	is(alloc(fd, room, granule), 0, "a granule");
+	is(alloc(fd, room + granule, granule), 0, "and the next");
+	is(export(fd, room, 0), EINVAL, "export of nothing");
+	is(export(fd, room + 1, 4096), EINVAL, "of a misaligned address");
+	is(export(fd, room, 4097), EINVAL, "of a misaligned length");
+	is(export(fd, -4096ull, 8192), EINVAL, "past 2^64");
+	is(export(fd, room, 1ull << 62), EINVAL, "of more than any GPU has");
+	is(export(fd, room + granule, 2 * granule), EFAULT,
+	   "of what is not all memory");
+	args.reserved = 1;
+	is(call(fd, SIMGPU_EXPORT, &args), EINVAL, "a reserved field");
+	is(call(fd, SIMGPU_EXPORT, NULL), EFAULT, "no argument");
+	is(export(fd, room + 4096, granule), 0, "of parts of both");
+	is(counter("dma_bufs"), 0, "close ends it");
+	is(release(fd, room), 0, "free");
+	is(release(fd, room + granule), 0, "free");
+}
+
 /* A file passed on or inherited is of no use, and addresses are one's own. */
 static int other_process(int fd)
 {
@@ -176,8 +209,10 @@ static int other_process(int fd)
 		return 4;
 	if (release(mine, room) != ENOENT)
 		return 5;
-	if (alloc(mine, room, granule))
+	if (export(mine, room, granule) != EFAULT)
 		return 6;
+	if (alloc(mine, room, granule))
+		return 7;
 	/* Left to exit(). */
 	return 0;
 }
@@ -410,6 +445,7 @@ int main(void)
 	test_alloc(fd);
 	test_handles(fd);
 	test_copy(fd);
+	test_export(fd);
 	test_processes(fd);
 	test_kill();
 	test_injection(fd);
