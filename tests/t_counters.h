@@ -78,6 +78,7 @@ static inline long long t_in_use(void)
 {
 	return t_counter("buffers") | t_counter("pinned_bytes") |
 	       t_counter("cpu_maps") | t_counter("device_maps") |
+	       t_counter("importers") |
 	       t_counter("file_ios") | t_gpu_counter("pinned") |
 	       t_gpu_counter("page_tables");
 }
@@ -90,8 +91,9 @@ static inline void t_nothing_left(void)
 	t_note("buffers %lld, pinned_bytes %lld, cpu_maps %lld, file_ios %lld",
 	       t_counter("buffers"), t_counter("pinned_bytes"),
 	       t_counter("cpu_maps"), t_counter("file_ios"));
-	t_note("device_maps %lld, simgpu: pinned %lld, page_tables %lld",
-	       t_counter("device_maps"), t_gpu_counter("pinned"),
+	t_note("importers %lld, device_maps %lld", t_counter("importers"),
+	       t_counter("device_maps"));
+	t_note("simgpu: pinned %lld, page_tables %lld", t_gpu_counter("pinned"),
 	       t_gpu_counter("page_tables"));
 }
 

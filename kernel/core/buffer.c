@@ -3,13 +3,16 @@
  * The buffer: a pinned range of device memory that is a dma-buf.
  */
 #include <linux/capability.h>
+#include <linux/cred.h>
 #include <linux/file.h>
 #include <linux/module.h>
 #include <linux/overflow.h>
+#include <linux/pid.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-#include "core.h"
+#include "trace.h"
 
 /**
  * peerdma_buffer_end_pin - what the pin's end takes with it
@@ -26,6 +29,7 @@ void peerdma_buffer_end_pin(struct peerdma_buffer *buffer)
 	if (pages)
 		peerdma_pages_free(pages);
 	peerdma_count(PEERDMA_COUNT_PINNED_BYTES, -(s64)buffer->pinned.len);
+	trace_unpin(buffer);
 }
 
 /*
@@ -55,6 +59,7 @@ void peerdma_buffer_free(struct kref *ref)
 
 	pci_dev_put(buffer->reachable);
 	pci_dev_put(buffer->pdev);
+	put_pid(buffer->owner);
 	kvfree(buffer->extents);
 	if (buffer->inode)
 		iput(buffer->inode);
@@ -80,6 +85,7 @@ static void buffer_release(struct dma_buf *dmabuf)
 
 static const struct dma_buf_ops buffer_ops = {
 	.attach = peerdma_device_attach,
+	.detach = peerdma_device_detach,
 	.pin = peerdma_device_pin,
 	.unpin = peerdma_device_unpin,
 	.map_dma_buf = peerdma_device_map,
@@ -315,6 +321,9 @@ static struct peerdma_buffer *buffer_alloc(struct peerdma_provider *provider,
 	INIT_LIST_HEAD(&buffer->watchers);
 	mutex_init(&buffer->watchers_lock);
 	mutex_init(&buffer->pages_lock);
+	buffer->owner = get_pid(task_tgid(current));
+	buffer->owner_uid = current_uid();
+	get_task_comm(buffer->owner_comm, current);
 	return buffer;
 }
 
@@ -392,6 +401,7 @@ int peerdma_pin_ioctl(struct peerdma_call *call)
 	}
 
 	buffer = buffer_create(provider, pin);
+	trace_pin(pin, buffer, PTR_ERR_OR_ZERO(buffer));
 	if (IS_ERR(buffer)) {
 		put_unused_fd(fd);
 		return PTR_ERR(buffer);

@@ -31,6 +31,7 @@
 #include <linux/pci.h>
 #include <linux/refcount.h>
 #include <linux/rwsem.h>
+#include <linux/sched.h>
 #include <linux/workqueue.h>
 
 #include "../include/peerdma_provider.h"
@@ -45,6 +46,7 @@ struct peerdma_pages;
  * @PEERDMA_COUNT_BUFFERS: pins alive
  * @PEERDMA_COUNT_PINNED_BYTES: bytes that they hold, in whole provider pages
  * @PEERDMA_COUNT_CPU_MAPS: user mappings of buffers
+ * @PEERDMA_COUNT_IMPORTERS: devices attached to buffers
  * @PEERDMA_COUNT_DEVICE_MAPS: mappings for importing devices
  * @PEERDMA_COUNT_FILE_IOS: FILE_IO calls and commands under way
  * @PEERDMA_COUNT_PAGE_BYTES: BAR bytes that have struct pages of ours; freed
@@ -55,6 +57,7 @@ enum peerdma_counter {
 	PEERDMA_COUNT_BUFFERS,
 	PEERDMA_COUNT_PINNED_BYTES,
 	PEERDMA_COUNT_CPU_MAPS,
+	PEERDMA_COUNT_IMPORTERS,
 	PEERDMA_COUNT_DEVICE_MAPS,
 	PEERDMA_COUNT_FILE_IOS,
 	PEERDMA_COUNT_PAGE_BYTES,
@@ -183,6 +186,10 @@ enum peerdma_end {
  * @reachable: a drive that is known to reach @pdev, so that the walk is not made
  *	again for each transfer; counted, replaced by xchg(). It is only ever
  *	compared with the address of a device that the reader holds.
+ * @owner: the process that pinned; counted
+ * @owner_uid: its user then
+ * @owner_comm: its name then
+ * @uses: by enum peerdma_counter, from CPU_MAPS to FILE_IOS: this buffer's part
  *
  * Owner: the dma-buf. Born in PIN, published by installing its descriptor. The
  * pin dies in dma_buf_ops.release, when no descriptor, mapping, attachment or
@@ -214,7 +221,25 @@ struct peerdma_buffer {
 	struct mutex pages_lock; /* serialises the making of pages */
 	struct peerdma_pages *pages;
 	struct pci_dev *reachable;
+	struct pid *owner;
+	kuid_t owner_uid;
+	char owner_comm[TASK_COMM_LEN];
+	atomic_t uses[PEERDMA_NR_COUNTERS];
 };
+
+/* Count a use of a buffer, for it and for all. */
+static inline void peerdma_buffer_count(struct peerdma_buffer *buffer,
+					enum peerdma_counter counter, int n)
+{
+	atomic_add(n, &buffer->uses[counter]);
+	peerdma_count(counter, n);
+}
+
+/* What users know a buffer by: its dma-buf's inode number. */
+static inline u64 peerdma_buffer_number(const struct peerdma_buffer *buffer)
+{
+	return buffer->inode ? buffer->inode->i_ino : 0;
+}
 
 /* buffer.c */
 int peerdma_pin_ioctl(struct peerdma_call *call);
@@ -241,6 +266,8 @@ int peerdma_cpu_map(struct dma_buf *dmabuf, struct vm_area_struct *vma);
 /* device_map.c */
 int peerdma_device_attach(struct dma_buf *dmabuf,
 			  struct dma_buf_attachment *attachment);
+void peerdma_device_detach(struct dma_buf *dmabuf,
+			   struct dma_buf_attachment *attachment);
 int peerdma_device_pin(struct dma_buf_attachment *attachment);
 void peerdma_device_unpin(struct dma_buf_attachment *attachment);
 struct sg_table *peerdma_device_map(struct dma_buf_attachment *attachment,
@@ -301,6 +328,7 @@ struct peerdma_transfer {
  * @next: for @done's list
  * @segment: index of the segment that it is a part of
  * @start: bytes from the start of that segment
+ * @offset: bytes from the start of the pinned range; for those who watch
  * @len: bytes asked for
  * @result: bytes moved or -errno
  * @buffered: the filesystem turned to its page cache
@@ -312,6 +340,7 @@ struct peerdma_request {
 	struct peerdma_request *next;
 	u32 segment;
 	u64 start;
+	u64 offset;
 	u32 len;
 	long result;
 	bool buffered;
@@ -359,6 +388,9 @@ struct pci_dev *peerdma_drive_get(struct file *file, enum peerdma_reason *reason
 struct peerdma_provider *peerdma_provider_get(const char *name);
 void peerdma_provider_put(struct peerdma_provider *provider);
 void peerdma_provider_names(char *names, size_t size);
+
+/* watch.c */
+void peerdma_watch_init(void);
 
 /* main.c */
 int peerdma_copy_in(void *arg, size_t size, size_t min_size,

@@ -8,18 +8,26 @@
  */
 #include <linux/mm.h>
 
-#include "core.h"
+#include "trace.h"
 
 #define FAULT_AROUND	PMD_SIZE
 
 static void cpu_map_open(struct vm_area_struct *vma)
 {
-	peerdma_count(PEERDMA_COUNT_CPU_MAPS, 1);
+	struct peerdma_buffer *buffer = vma->vm_private_data;
+
+	peerdma_buffer_count(buffer, PEERDMA_COUNT_CPU_MAPS, 1);
+	trace_map(buffer, NULL, (u64)vma->vm_pgoff << PAGE_SHIFT,
+		  vma->vm_end - vma->vm_start);
 }
 
 static void cpu_map_close(struct vm_area_struct *vma)
 {
-	peerdma_count(PEERDMA_COUNT_CPU_MAPS, -1);
+	struct peerdma_buffer *buffer = vma->vm_private_data;
+
+	peerdma_buffer_count(buffer, PEERDMA_COUNT_CPU_MAPS, -1);
+	trace_unmap(buffer, NULL, (u64)vma->vm_pgoff << PAGE_SHIFT,
+		    vma->vm_end - vma->vm_start);
 }
 
 /* Map a page table's worth around @fault; what fails besides it is no matter. */

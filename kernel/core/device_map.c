@@ -10,7 +10,7 @@
 #include <linux/scatterlist.h>
 #include <linux/slab.h>
 
-#include "core.h"
+#include "trace.h"
 
 /**
  * peerdma_device_attach - dma_buf_ops.attach
@@ -34,7 +34,21 @@ int peerdma_device_attach(struct dma_buf *dmabuf,
 		return -EREMOTEIO;
 	peerdma_path_find(to_pci_dev(attachment->dev), buffer->pdev,
 			  buffer->end, &path);
-	return path.reason == PEERDMA_REASON_NONE ? 0 : -EREMOTEIO;
+	if (path.reason != PEERDMA_REASON_NONE)
+		return -EREMOTEIO;
+	peerdma_buffer_count(buffer, PEERDMA_COUNT_IMPORTERS, 1);
+	return 0;
+}
+
+/**
+ * peerdma_device_detach - dma_buf_ops.detach
+ * @dmabuf: ours
+ * @attachment: as attached
+ */
+void peerdma_device_detach(struct dma_buf *dmabuf,
+			   struct dma_buf_attachment *attachment)
+{
+	peerdma_buffer_count(dmabuf->priv, PEERDMA_COUNT_IMPORTERS, -1);
 }
 
 /**
@@ -116,7 +130,8 @@ struct sg_table *peerdma_device_map(struct dma_buf_attachment *attachment,
 		sg_dma_address(sg) = addr;
 		sg_dma_len(sg) = extent->len;
 	}
-	peerdma_count(PEERDMA_COUNT_DEVICE_MAPS, 1);
+	peerdma_buffer_count(buffer, PEERDMA_COUNT_DEVICE_MAPS, 1);
+	trace_map(buffer, dev, 0, attachment->dmabuf->size);
 	return sgt;
 
 unmap:
@@ -138,9 +153,12 @@ unuse:
 void peerdma_device_unmap(struct dma_buf_attachment *attachment,
 			  struct sg_table *sgt, enum dma_data_direction dir)
 {
+	struct peerdma_buffer *buffer = attachment->dmabuf->priv;
+
 	unmap_entries(attachment->dev, sgt, sgt->nents, dir);
 	sg_free_table(sgt);
 	kfree(sgt);
-	peerdma_count(PEERDMA_COUNT_DEVICE_MAPS, -1);
-	peerdma_buffer_unuse(attachment->dmabuf->priv);
+	peerdma_buffer_count(buffer, PEERDMA_COUNT_DEVICE_MAPS, -1);
+	trace_unmap(buffer, attachment->dev, 0, attachment->dmabuf->size);
+	peerdma_buffer_unuse(buffer);
 }

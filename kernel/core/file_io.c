@@ -20,7 +20,7 @@
 #include <linux/uio.h>
 #include <linux/wait.h>
 
-#include "core.h"
+#include "trace.h"
 
 #define DEPTH_DEFAULT	64
 #define DEPTH_MAX	1024
@@ -194,7 +194,7 @@ int peerdma_transfer_get(struct peerdma_transfer *transfer,
 		ret = transfer_check(transfer, arg);
 	if (ret)
 		goto put_file;
-	peerdma_count(PEERDMA_COUNT_FILE_IOS, 1);
+	peerdma_buffer_count(transfer->buffer, PEERDMA_COUNT_FILE_IOS, 1);
 	return 0;
 
 put_file:
@@ -210,7 +210,7 @@ put_buffer:
  */
 void peerdma_transfer_put(struct peerdma_transfer *transfer)
 {
-	peerdma_count(PEERDMA_COUNT_FILE_IOS, -1);
+	peerdma_buffer_count(transfer->buffer, PEERDMA_COUNT_FILE_IOS, -1);
 	fput(transfer->file);
 	peerdma_buffer_put(transfer->buffer);
 }
@@ -254,6 +254,7 @@ static void request_complete(struct kiocb *kiocb, long result)
 	if (request->transfer->write)
 		kiocb_end_write(kiocb);
 	request->result = result;
+	trace_io_done(request);
 	request->done(request);
 }
 
@@ -287,6 +288,8 @@ void peerdma_request_submit(struct peerdma_request *request,
 		      &transfer->pages->bvecs[first],
 		      buffer->nr_extents - first, skip + request->len);
 	iov_iter_advance(&iter, skip);
+	request->offset = segment->buffer_offset + request->start;
+	trace_io_start(request, kiocb->ki_pos);
 
 	/*
 	 * Ends the kiocb's write itself when it returns at once; a queued one
@@ -302,6 +305,7 @@ void peerdma_request_submit(struct peerdma_request *request,
 	/* Filesystems clear the flag when they turn to the page cache. */
 	request->buffered = !(kiocb->ki_flags & IOCB_DIRECT);
 	request->result = ret;
+	trace_io_done(request);
 	request->done(request);
 }
 

@@ -178,6 +178,7 @@ static const char *const counter_names[PEERDMA_NR_COUNTERS] = {
 	[PEERDMA_COUNT_BUFFERS] = "buffers",
 	[PEERDMA_COUNT_PINNED_BYTES] = "pinned_bytes",
 	[PEERDMA_COUNT_CPU_MAPS] = "cpu_maps",
+	[PEERDMA_COUNT_IMPORTERS] = "importers",
 	[PEERDMA_COUNT_DEVICE_MAPS] = "device_maps",
 	[PEERDMA_COUNT_FILE_IOS] = "file_ios",
 	[PEERDMA_COUNT_PAGE_BYTES] = "page_bytes",
@@ -212,6 +213,7 @@ static int __init peerdma_init(void)
 	peerdma.debugfs = debugfs_create_dir("peerdma", NULL);
 	debugfs_create_file("counters", 0400, peerdma.debugfs, NULL,
 			    &counters_fops);
+	peerdma_watch_init();
 	return 0;
 }
 

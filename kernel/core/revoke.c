@@ -15,7 +15,7 @@
 #include <linux/mm.h>
 #include <linux/slab.h>
 
-#include "core.h"
+#include "trace.h"
 
 /**
  * struct watcher - somebody who wants to know of a revocation
@@ -100,6 +100,7 @@ void peerdma_buffer_revoke(struct peerdma_buffer *buffer, bool unpin)
 		wait_for_completion(&buffer->revoked);
 		return;
 	}
+	trace_revoke(buffer);
 
 	down_write(&buffer->alive);
 	WRITE_ONCE(buffer->dead, true);

@@ -1,0 +1,422 @@
+// SPDX-License-Identifier: MIT
+/*
+ * What root can watch: the list of buffers in debugfs, the dma-buf's fdinfo and
+ * the tracepoints. None of them may tell an address.
+ *
+ * Wants /dev/nvme0n1, slow, whose first 16 MiB are written over.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <linux/dma-buf.h>
+#include <linux/perf_event.h>
+
+#include "../t_counters.h"
+#include "../t_transfer.h"
+
+#define BUFFERS	"/sys/kernel/debug/peerdma/buffers"
+#define TRACING	"/sys/kernel/tracing/"
+#define EVENTS	TRACING "events/peerdma/"
+#define DRIVE	"/dev/nvme0n1"
+#define LEN	(4ull << 20)
+#define SLOW	(16ull << 20)
+
+static int dev;
+
+/* A small file whole; to be freed. */
+static char *file_read(const char *path)
+{
+	FILE *file = fopen(path, "r");
+	size_t len = 0, room = 1 << 20;
+	char *text = calloc(1, room);
+
+	if (!file || !text)
+		t_need(false, "%s is read: %s", path, strerror(errno));
+	len = fread(text, 1, room - 1, file);
+	text[len] = '\0';
+	fclose(file);
+	return text;
+}
+
+static void file_write(const char *path, const char *text)
+{
+	FILE *file = fopen(path, "w");
+
+	if (!file || fputs(text, file) < 0 || fclose(file))
+		t_need(false, "%s is written: %s", path, strerror(errno));
+}
+
+static uint64_t number(int fd)
+{
+	struct stat stat;
+
+	fstat(fd, &stat);
+	return stat.st_ino;
+}
+
+/* The line of a buffer in the list; false when there is none. */
+struct line {
+	uint64_t number, size, pinned;
+	char provider[32], mode[32], access[8], comm[64];
+	unsigned int uid;
+	int pid, cpu_maps, importers, device_maps, file_ios;
+};
+
+static bool line_of(uint64_t number, struct line *line)
+{
+	char *text = file_read(BUFFERS), *at = text;
+	bool found = false;
+
+	while (!found && (at = strchr(at, '\n')) && *++at)
+		found = sscanf(at, "%" SCNu64 "%" SCNu64 "%" SCNu64
+			       " %31s %31s %7s %u %d %d %d %d %d %63s",
+			       &line->number, &line->size, &line->pinned,
+			       line->provider, line->mode, line->access,
+			       &line->uid, &line->pid, &line->cpu_maps,
+			       &line->importers, &line->device_maps,
+			       &line->file_ios, line->comm) == 13 &&
+			line->number == number;
+	free(text);
+	return found;
+}
+
+static int take_back(int fd)
+{
+	struct peerdma_revoke revoke = {
+		.size = sizeof(revoke),
+		.buffer_fd = fd,
+	};
+
+	return ioctl(dev, PEERDMA_REVOKE, &revoke) ? -errno : 0;
+}
+
+/* ---- the list of buffers ------------------------------------------------- */
+
+static void list_says_what_a_buffer_is(void)
+{
+	uint64_t ptr = t_gpu_alloc(LEN), self;
+	struct peerdma_pin pin;
+	struct stat stat_of;
+	struct line line;
+
+	stat(BUFFERS, &stat_of);
+	t_is(stat_of.st_mode & 07777, 0400, "root alone reads the list");
+	t_need(t_pin(dev, ptr + 100, 70000, PEERDMA_PIN_READ_ONLY, &pin) >= 0,
+	       "70,000 bytes are pinned");
+	self = number(pin.out_fd);
+	t_need(line_of(self, &line), "the buffer is listed by its number");
+	t_is(line.size, 70000, "its size is what was asked for");
+	t_is(line.pinned, 2 * 65536, "whole pages are pinned");
+	t_ok(!strcmp(line.provider, "nvidia"), "its provider is nvidia");
+	t_ok(!strcmp(line.mode, "persistent"), "it is persistent");
+	t_ok(!strcmp(line.access, "ro"), "it is read-only");
+	t_is(line.uid, getuid(), "its owner is this user");
+	t_is(line.pid, getpid(), "its owner is this process");
+	t_ok(!strcmp(line.comm, "a\\040watcher"),
+	     "its owner's name is told with blanks escaped: %s", line.comm);
+	close(pin.out_fd);
+	t_ok(t_wait_for(!line_of(self, &line)), "once closed it is not listed");
+	t_gpu_free(ptr);
+}
+
+static void list_counts_what_uses_a_buffer(void)
+{
+	uint64_t ptr = t_gpu_alloc(LEN), self;
+	struct peerdma_pin pin;
+	struct line line;
+	char *map, *part;
+
+	t_need(t_pin(dev, ptr, LEN, PEERDMA_PIN_REVOCABLE, &pin) >= 0,
+	       "a revocable pin is made");
+	self = number(pin.out_fd);
+	map = mmap(NULL, LEN, PROT_READ, MAP_SHARED, pin.out_fd, 0);
+	part = mmap(NULL, 4096, PROT_READ, MAP_SHARED, pin.out_fd, 4096);
+	t_need(map != MAP_FAILED && part != MAP_FAILED, "it is mapped twice");
+	t_need(line_of(self, &line), "it is listed");
+	t_is(line.cpu_maps, 2, "two mappings of the CPU's are counted");
+	t_is(line.importers + line.device_maps + line.file_ios, 0,
+	     "and nothing else");
+	t_ok(!strcmp(line.mode, "revocable"), "it is revocable");
+	munmap(part, 4096);
+	close(pin.out_fd);
+	t_need(line_of(self, &line), "a mapping keeps it in the list");
+	t_is(line.cpu_maps, 1, "one mapping is left");
+	t_gpu_free(ptr);
+	t_need(line_of(self, &line), "so it is when its memory is gone");
+	t_ok(!strcmp(line.mode, "revoked"), "and it says so");
+	munmap(map, LEN);
+}
+
+struct slow {
+	int buffer;
+	int file;
+	long long moved;
+};
+
+static void *move_slowly(void *arg)
+{
+	struct slow *slow = arg;
+
+	slow->moved = t_move_one(dev, T_READ, slow->buffer, slow->file, 0, 0,
+				 SLOW);
+	return NULL;
+}
+
+static void list_counts_transfers(void)
+{
+	struct t_buffer buffer, other;
+	struct line line, idle;
+	struct slow slow;
+	pthread_t mover;
+
+	t_buffer_make(&buffer, dev, SLOW);
+	t_buffer_make(&other, dev, LEN);
+	slow.buffer = buffer.fd;
+	slow.file = t_open(DRIVE, O_RDONLY | O_DIRECT);
+	pthread_create(&mover, NULL, move_slowly, &slow);
+	t_ok(t_wait_for(line_of(number(buffer.fd), &line) &&
+			line.file_ios == 1), "a transfer under way is counted");
+	t_ok(line_of(number(other.fd), &idle) && !idle.file_ios,
+	     "at its buffer alone");
+	pthread_join(mover, NULL);
+	t_is(slow.moved, SLOW, "it ends as it should");
+	t_ok(line_of(number(buffer.fd), &line) && !line.file_ios,
+	     "then none is counted");
+	close(slow.file);
+	t_buffer_drop(&other);
+	t_buffer_drop(&buffer);
+}
+
+#define MANY	300
+
+/* More than a page of text: what is listed is neither doubled nor lost. */
+static void list_of_many(void)
+{
+	uint64_t ptr = t_gpu_alloc(LEN);
+	struct peerdma_pin pin[MANY];
+	struct line line;
+	int i, found = 0;
+	char *text, *at;
+
+	for (i = 0; i < MANY; i++)
+		t_pin(dev, ptr, 4096, 0, &pin[i]);
+	for (i = 0; i < MANY; i++)
+		found += line_of(number(pin[i].out_fd), &line);
+	t_is(found, MANY, "each of %d buffers is listed", MANY);
+	text = file_read(BUFFERS);
+	for (found = 0, at = text; (at = strchr(at, '\n')); at++)
+		found++;
+	t_is(found, MANY + 1, "and once, below a line of names");
+	free(text);
+	for (i = 0; i < MANY; i++)
+		close(pin[i].out_fd);
+	t_gpu_free(ptr);
+}
+
+/* ---- fdinfo -------------------------------------------------------------- */
+
+static void fdinfo_names_the_exporter(void)
+{
+	uint64_t ptr = t_gpu_alloc(LEN);
+	struct peerdma_pin pin;
+	char path[64], *text;
+
+	t_need(t_pin(dev, ptr, LEN, 0, &pin) >= 0, "memory is pinned");
+	t_is(ioctl(pin.out_fd, DMA_BUF_SET_NAME_B, (uintptr_t)"weights"), 0,
+	     "the user may name it");
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pin.out_fd);
+	text = file_read(path);
+	t_ok(strstr(text, "exp_name:\tpeerdma\n"), "fdinfo tells who exports");
+	t_ok(strstr(text, "size:\t4194304\n"), "and the size");
+	t_ok(strstr(text, "name:\tweights\n"), "and the name");
+	free(text);
+	close(pin.out_fd);
+	t_gpu_free(ptr);
+}
+
+/* ---- tracepoints --------------------------------------------------------- */
+
+/* Does the trace hold a line with both? @fmt is of the second. */
+__attribute__((format(printf, 3, 4)))
+static bool traced(const char *trace, const char *event, const char *fmt, ...)
+{
+	char want[256], name[64];
+	const char *line, *end;
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(want, sizeof(want), fmt, args);
+	va_end(args);
+	snprintf(name, sizeof(name), " %s: ", event);
+	for (line = trace; (end = strchr(line, '\n')); line = end + 1) {
+		char *event_at = memmem(line, end - line, name, strlen(name));
+
+		if (event_at && memmem(event_at, end - event_at, want,
+				       strlen(want)))
+			return true;
+	}
+	t_note("no '%s' with '%s'", event, want);
+	return false;
+}
+
+/* One of everything; the number that the buffer had. */
+static uint64_t use_all(uint64_t ptr, int file, struct peerdma_segment *where)
+{
+	struct peerdma_query query = {
+		.size = sizeof(query),
+		.nr_segments = 64,
+		.segments = (uintptr_t)where,
+	};
+	struct peerdma_pin pin, bad;
+	uint64_t self;
+	char *map;
+
+	t_result(t_pin(dev, 4096, LEN, 0, &bad), -EFAULT,
+		 "what is no GPU memory is not pinned");
+	t_need(t_pin(dev, ptr, LEN, PEERDMA_PIN_REVOCABLE, &pin) >= 0,
+	       "memory is pinned");
+	self = number(pin.out_fd);
+	query.buffer_fd = pin.out_fd;
+	t_is(ioctl(dev, PEERDMA_QUERY, &query), 0, "its segments are known");
+	map = mmap(NULL, 8192, PROT_READ, MAP_SHARED, pin.out_fd, 4096);
+	munmap(map, 8192);
+	t_is(t_move_one(dev, T_WRITE, pin.out_fd, file, 4096, 8192, 65536),
+	     65536, "bytes are written");
+	t_is(t_move_one(dev, T_READ, pin.out_fd, file, 8192, 4096, 4096), 4096,
+	     "bytes are read");
+	t_result(take_back(pin.out_fd), 0, "the memory is taken back");
+	close(pin.out_fd);
+	return self;
+}
+
+/* Kernel addresses, and where the buffer lies, in any notation. */
+static bool tells_address(const char *text, const struct peerdma_segment *where)
+{
+	char hex[32], decimal[32];
+	int i;
+
+	if (strstr(text, "ffff8") || strstr(text, "ffffc") ||
+	    strstr(text, "ffffff"))
+		return true;
+	for (i = 0; i < 64 && where[i].len; i++) {
+		snprintf(hex, sizeof(hex), "%" PRIx64, (uint64_t)where[i].addr);
+		snprintf(decimal, sizeof(decimal), "%" PRIu64,
+			 (uint64_t)where[i].addr);
+		if (strstr(text, hex) || strstr(text, decimal))
+			return true;
+	}
+	return false;
+}
+
+static void trace_tells_what_happens(void)
+{
+	int file = t_open(DRIVE, O_RDWR | O_DIRECT);
+	struct peerdma_segment where[64] = { 0 };
+	uint64_t ptr = t_gpu_alloc(LEN), self;
+	char *trace;
+
+	file_write(TRACING "trace", "");
+	file_write(EVENTS "enable", "1");
+	self = use_all(ptr, file, where);
+	file_write(EVENTS "enable", "0");
+	trace = file_read(TRACING "trace");
+
+#define TRACED(event, fmt, ...) traced(trace, event, "buffer=%" PRIu64 fmt,\
+				       self, ##__VA_ARGS__)
+	t_ok(traced(trace, "pin", "buffer=0 provider=nvidia len=4194304 pinned=0 mode= ret=-14"),
+	     "a pin that fails is traced");
+	t_ok(TRACED("pin", " provider=nvidia len=4194304 pinned=4194304 mode=revocable ret=0"),
+	     "a pin is traced");
+	t_ok(TRACED("map", " by=cpu offset=4096 len=8192"),
+	     "a mapping is traced");
+	t_ok(TRACED("unmap", " by=cpu offset=4096 len=8192"),
+	     "its end is traced");
+	t_ok(TRACED("io_start", " offset=8192 write dev="),
+	     "a write's begin is traced");
+	t_ok(TRACED("io_done", " offset=8192 write len=65536 result=65536"),
+	     "a write's end is traced");
+	t_ok(TRACED("io_start", " offset=4096 read dev="),
+	     "a read's begin is traced");
+	t_ok(TRACED("io_done", " offset=4096 read len=4096 result=4096"),
+	     "a read's end is traced");
+	t_ok(TRACED("revoke", " pinned=4194304"), "a revocation is traced");
+	t_ok(TRACED("unpin", " pinned=4194304"), "the pin's end is traced");
+	t_ok(!tells_address(trace, where), "no address is told");
+	t_ok(where[0].len, "as there is one that could be");
+	free(trace);
+
+	file_write(TRACING "trace", "");
+	use_all(ptr, file, where);
+	trace = file_read(TRACING "trace");
+	t_ok(!strstr(trace, "buffer="), "what is off tells nothing");
+	free(trace);
+	close(file);
+	t_gpu_free(ptr);
+}
+
+/* What perf(1) and bpftrace(8) stand on: an event's number and its counter. */
+static int event_open(const char *name)
+{
+	struct perf_event_attr attr = {
+		.size = sizeof(attr),
+		.type = PERF_TYPE_TRACEPOINT,
+		.sample_period = 1,
+	};
+	char path[128], *text;
+
+	snprintf(path, sizeof(path), EVENTS "%s/id", name);
+	text = file_read(path);
+	attr.config = strtoull(text, NULL, 10);
+	free(text);
+	return syscall(SYS_perf_event_open, &attr, -1, 0, -1, 0);
+}
+
+static void perf_counts(void)
+{
+	static const char *const events[] = {
+		"pin", "unpin", "map", "unmap", "io_start", "io_done", "revoke",
+	};
+	uint64_t ptr = t_gpu_alloc(LEN);
+	struct peerdma_segment where[64] = { 0 };
+	int file = t_open(DRIVE, O_RDWR | O_DIRECT);
+	int fds[7];
+	size_t i;
+
+	/* Events are counted on the CPU where they happen. */
+	for (i = 0; i < 7; i++)
+		fds[i] = event_open(events[i]);
+	use_all(ptr, file, where);
+	for (i = 0; i < 7; i++) {
+		uint64_t count = 0;
+
+		t_ok(fds[i] >= 0 && read(fds[i], &count, sizeof(count)) == 8 &&
+		     count, "perf counts %s", events[i]);
+		close(fds[i]);
+	}
+	close(file);
+	t_gpu_free(ptr);
+}
+
+static const struct t_case cases[] = {
+	{ "list", list_says_what_a_buffer_is },
+	{ "list, uses", list_counts_what_uses_a_buffer },
+	{ "list, transfers", list_counts_transfers },
+	{ "list, many", list_of_many },
+	{ "fdinfo", fdinfo_names_the_exporter },
+	{ "trace", trace_tells_what_happens },
+	{ "perf", perf_counts },
+};
+
+int main(int argc, char **argv)
+{
+	FILE *comm = fopen("/proc/self/comm", "w");
+
+	fputs("a watcher", comm);
+	fclose(comm);
+	t_gpu_init();
+	dev = t_device_open();
+	return T_RUN(cases, t_nothing_left);
+}
