@@ -110,6 +110,8 @@ enum {
  *	128 MiB of its BAR with different caching
  * @PEERDMA_REASON_ARCH: the kernel cannot describe BAR memory with struct pages
  *	on this architecture
+ * @PEERDMA_REASON_DMA_DEBUG: the kernel was built with CONFIG_DMA_API_DEBUG and
+ *	lets no drive map BAR memory
  */
 enum peerdma_reason {
 	PEERDMA_REASON_NONE		= 0,
@@ -127,6 +129,7 @@ enum peerdma_reason {
 	PEERDMA_REASON_BAR_GRANULE	= 12,
 	PEERDMA_REASON_BAR_CACHING	= 13,
 	PEERDMA_REASON_ARCH		= 14,
+	PEERDMA_REASON_DMA_DEBUG	= 15,
 };
 
 /**

@@ -116,6 +116,19 @@ static inline const void *peerdma_uring_payload(struct io_uring_cmd *cmd,
 #endif
 }
 
+/*
+ * Since 6.18, which brought dma_map_phys(), a kernel with DMA_API_DEBUG refuses to
+ * map every device page but P2PDMA ones, and nvme queues such a request again
+ * without end. Who builds for a kernel that has been taught better says so with
+ * PEERDMA_DMA_DEBUG_NARROWED=y on make's command line.
+ */
+static inline bool peerdma_dma_debug_refuses(void)
+{
+	return IS_ENABLED(CONFIG_DMA_API_DEBUG) &&
+	       __is_defined(PEERDMA_HAVE_DMA_MAP_PHYS) &&
+	       !__is_defined(PEERDMA_HAVE_DMA_DEBUG_NARROWED);
+}
+
 /* io_uring_cmd_to_pdu: since 6.9; drop with 6.9. */
 #ifndef io_uring_cmd_to_pdu
 #define io_uring_cmd_to_pdu(c, type)	((type *)&(c)->pdu)

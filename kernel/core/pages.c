@@ -341,6 +341,10 @@ struct peerdma_pages *peerdma_pages_get(struct peerdma_buffer *buffer,
 		*reason = PEERDMA_REASON_ARCH;
 		return ERR_PTR(-EREMOTEIO);
 	}
+	if (peerdma_dma_debug_refuses()) {
+		*reason = PEERDMA_REASON_DMA_DEBUG;
+		return ERR_PTR(-EREMOTEIO);
+	}
 
 	mutex_lock(&buffer->pages_lock);
 	pages = buffer->pages;
