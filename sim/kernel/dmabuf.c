@@ -17,7 +17,7 @@
 #include "simgpu_uapi.h"
 
 /* Larger than any GPU, and small enough to allocate the lists for. */
-#define EXPORT_MAX	(1ull << 36)
+#define EXPORT_MAX	BIT_ULL(36)
 
 /**
  * struct part - physically contiguous bytes
