@@ -77,11 +77,30 @@ static vm_fault_t cpu_map_fault(struct vm_fault *vmf)
 	return ret;
 }
 
+/*
+ * For debuggers. A page at a time: generic_access_phys() goes on where the page
+ * ends in physical memory, and that may be another owner's. What it copies with
+ * @alive held is copied before the memory is given back.
+ */
+static int cpu_map_access(struct vm_area_struct *vma, unsigned long addr,
+			  void *buf, int len, int write)
+{
+	struct peerdma_buffer *buffer = vma->vm_private_data;
+	int ret = -EIO;
+
+	len = min_t(int, len, PAGE_SIZE - offset_in_page(addr));
+	down_read(&buffer->alive);
+	if (!buffer->dead)
+		ret = generic_access_phys(vma, addr, buf, len, write);
+	up_read(&buffer->alive);
+	return ret;
+}
+
 static const struct vm_operations_struct cpu_map_ops = {
 	.open = cpu_map_open,
 	.close = cpu_map_close,
 	.fault = cpu_map_fault,
-	.access = generic_access_phys,
+	.access = cpu_map_access,
 };
 
 /**

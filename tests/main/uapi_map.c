@@ -371,6 +371,23 @@ static void test_sent(void)
 	munmap(ram, LEN);
 }
 
+/* What follows a page in physical memory is seldom what follows in the buffer. */
+static bool reads_across(int mem, const unsigned char *at)
+{
+	unsigned char word[64];
+	size_t i;
+
+	for (i = PAGE; i < LEN; i += PAGE) {
+		size_t from = i - sizeof(word) / 2;
+
+		if (pread(mem, word, sizeof(word), (uintptr_t)at + from) !=
+			    sizeof(word) ||
+		    memcmp(word, bytes + from, sizeof(word)))
+			return false;
+	}
+	return true;
+}
+
 /* ptrace and /proc/self/mem reach device memory through the mapping. */
 static void test_debugger(void)
 {
@@ -384,6 +401,8 @@ static void test_debugger(void)
 	t_is(pread(mem, word, sizeof(word), (uintptr_t)at + PAGE + 5),
 	     sizeof(word), "a debugger reads it");
 	t_same(word, bytes + PAGE + 5, sizeof(word), "... right");
+	t_is(touch(at + LEN / 2, false), 0, "all of it is used");
+	t_ok(reads_across(mem, at), "... and read, from one page into the next");
 	close(mem);
 	munmap(at, LEN);
 }
