@@ -7,13 +7,12 @@
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
-#include <setjmp.h>
-#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
 #include "../t_counters.h"
+#include "../t_touch.h"
 #include "../t_transfer.h"
 
 #define PAGE	4096u
@@ -24,33 +23,6 @@ static int dev;
 static int drive;
 static struct t_buffer buffer;
 static unsigned char *bytes;
-
-static sigjmp_buf fault;
-
-static void on_fault(int signal)
-{
-	siglongjmp(fault, signal);
-}
-
-/* The signal that reading or writing @at raises, or 0. */
-static int touch(volatile unsigned char *at, bool write)
-{
-	struct sigaction action = { .sa_handler = on_fault }, segv, bus;
-	int got;
-
-	sigaction(SIGSEGV, &action, &segv);
-	sigaction(SIGBUS, &action, &bus);
-	got = sigsetjmp(fault, 1);
-	if (!got) {
-		if (write)
-			*at = 1;
-		else
-			(void)*at;
-	}
-	sigaction(SIGSEGV, &segv, NULL);
-	sigaction(SIGBUS, &bus, NULL);
-	return got;
-}
 
 /* An address, or MAP_FAILED and errno. */
 static unsigned char *map(int fd, size_t len, int prot, int flags, off_t offset)
@@ -109,6 +81,32 @@ static void test_parts(void)
 	}
 }
 
+/* What is written through one mapping is seen through all. */
+static void test_several(void)
+{
+	unsigned char *whole, *part, *reader;
+	const size_t at = 65536 - PAGE, len = 3 * PAGE;
+
+	whole = map(buffer.fd, LEN, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+	part = map(buffer.fd, len, PROT_READ | PROT_WRITE, MAP_SHARED, at);
+	reader = map(buffer.fd, LEN, PROT_READ, MAP_SHARED, 0);
+	t_need(whole != MAP_FAILED && part != MAP_FAILED &&
+	       reader != MAP_FAILED, "three mappings of one buffer");
+	t_is(t_counter("cpu_maps"), 3, "... are counted");
+	t_same(reader, bytes, LEN, "the reader sees what is there");
+	memset(part, 0x21, len);
+	memset(bytes + at, 0x21, len);
+	t_same(whole, bytes, LEN, "the whole has what the part wrote");
+	t_same(reader, bytes, LEN, "and so has the reader");
+	whole[at + PAGE] = 0x22;
+	t_is(part[PAGE], 0x22, "the part has what the whole wrote");
+	munmap(whole, LEN);
+	t_is(t_touch(part, true), 0, "the others outlive the first");
+	munmap(part, len);
+	munmap(reader, LEN);
+	t_is(t_counter("cpu_maps"), 0, "nothing is mapped any more");
+}
+
 static void test_refused(void)
 {
 	const int both = PROT_READ | PROT_WRITE;
@@ -143,7 +141,7 @@ static void test_read_only(void)
 		t_same(at, bytes, LEN, "... to its bytes");
 		t_result(mprotect(at, LEN, PROT_READ | PROT_WRITE) ? -errno : 0,
 			 -EACCES, "... and stays for reading");
-		t_is(touch(at, true), SIGSEGV, "... a write is a SIGSEGV");
+		t_is(t_touch(at, true), SIGSEGV, "... a write is a SIGSEGV");
 		munmap(at, LEN);
 	}
 	t_result(t_move_one(dev, T_READ, fd, drive, 0, 0, PAGE), -EACCES,
@@ -163,8 +161,8 @@ static void test_reshaped(void)
 	t_need(at != MAP_FAILED, "a mapping");
 	t_result(mprotect(at, PAGE, PROT_READ) ? -errno : 0, 0,
 		 "one page becomes read-only");
-	t_is(touch(at, true), SIGSEGV, "... a write to it is a SIGSEGV");
-	t_is(touch(at + PAGE, false), 0, "... the next page is as it was");
+	t_is(t_touch(at, true), SIGSEGV, "... a write to it is a SIGSEGV");
+	t_is(t_touch(at + PAGE, false), 0, "... the next page is as it was");
 	munmap(at + LEN / 2, PAGE);
 	t_is(t_counter("cpu_maps"), 3, "cut twice, it is three mappings");
 	t_same(at + LEN / 2 + PAGE, bytes + LEN / 2 + PAGE,
@@ -234,7 +232,7 @@ static void test_with_files(void)
 
 static int child_touches(void *at)
 {
-	return touch(at, false);
+	return t_touch(at, false);
 }
 
 static int child_maps(void *data)
@@ -253,7 +251,7 @@ static void test_fork(void)
 				MAP_SHARED, 0);
 
 	t_need(at != MAP_FAILED, "a mapping");
-	t_is(touch(at, false), 0, "the mapping is used");
+	t_is(t_touch(at, false), 0, "the mapping is used");
 	t_is(t_child(child_touches, at), SIGSEGV,
 	     "a child does not inherit the mapping");
 	t_is(madvise(at, LEN, MADV_DOFORK), -1,
@@ -397,11 +395,11 @@ static void test_debugger(void)
 	unsigned char word[16];
 
 	t_need(at != MAP_FAILED && mem >= 0, "a mapping");
-	t_is(touch(at + PAGE, false), 0, "it is used");
+	t_is(t_touch(at + PAGE, false), 0, "it is used");
 	t_is(pread(mem, word, sizeof(word), (uintptr_t)at + PAGE + 5),
 	     sizeof(word), "a debugger reads it");
 	t_same(word, bytes + PAGE + 5, sizeof(word), "... right");
-	t_is(touch(at + LEN / 2, false), 0, "all of it is used");
+	t_is(t_touch(at + LEN / 2, false), 0, "all of it is used");
 	t_ok(reads_across(mem, at), "... and read, from one page into the next");
 	close(mem);
 	munmap(at, LEN);
@@ -441,6 +439,7 @@ static void renew(void)
 static const struct t_case cases[] = {
 	{ "map whole", test_whole },
 	{ "map parts", test_parts },
+	{ "map several times", test_several },
 	{ "map refused", test_refused },
 	{ "map read-only", test_read_only },
 	{ "map reshaped", test_reshaped },

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Touching memory that may not be there.
+ */
+#ifndef T_TOUCH_H
+#define T_TOUCH_H
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdbool.h>
+
+static sigjmp_buf t_fault;
+
+static inline void t_on_fault(int signal)
+{
+	siglongjmp(t_fault, signal);
+}
+
+/* The signal that reading or writing @at raises, or 0. */
+static inline int t_touch(volatile unsigned char *at, bool write)
+{
+	struct sigaction action = { .sa_handler = t_on_fault }, segv, bus;
+	int got;
+
+	sigaction(SIGSEGV, &action, &segv);
+	sigaction(SIGBUS, &action, &bus);
+	got = sigsetjmp(t_fault, 1);
+	if (!got) {
+		if (write)
+			*at = 1;
+		else
+			(void)*at;
+	}
+	sigaction(SIGSEGV, &segv, NULL);
+	sigaction(SIGBUS, &bus, NULL);
+	return got;
+}
+
+#endif /* T_TOUCH_H */
