@@ -38,6 +38,8 @@ static const struct reason {
 	  "the kernel cannot describe BAR memory with struct pages on this architecture" },
 	{ PEERDMA_REASON_DMA_DEBUG, "dma-debug",
 	  "the kernel was built with CONFIG_DMA_API_DEBUG and lets no drive map the memory; use another kernel" },
+	{ PEERDMA_REASON_NOT_PREFETCHABLE, "not-prefetchable",
+	  "reads of the device's BAR may have side effects, so the kernel is given no mapping of it" },
 	{ PEERDMA_REASON_NO_MODULE, "no-module",
 	  "the kernel module is not loaded; run: modprobe peerdma_nvidia" },
 	{ PEERDMA_REASON_NO_PERMISSION, "no-permission",

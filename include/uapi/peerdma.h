@@ -57,14 +57,18 @@
  * EMEDIUMTYPE   the file cannot be moved by a PCI drive's DMA at all;
  *               @out_reason says why
  * EREMOTEIO     the drive cannot reach the buffer's memory; @out_reason says why
+ * EBUSY         the kernel or a driver uses that part of the BAR already
+ * EDQUOT        the user may pin no more bytes: the module's quota, or for their
+ *               own memory RLIMIT_MEMLOCK
  * ENOBUFS       the provider's device has no BAR aperture left for the pin
- * ENODEV        the provider's device is gone, or the buffer was revoked
+ * ENODEV        the provider's device is gone or switched off, or the buffer was
+ *               revoked
  * EINTR         the caller is being killed; @out_bytes were moved
  * ENOMEM        the kernel is out of memory
  * ============  =============================================================
  *
- * What a file's own driver or filesystem answers (EIO, ENOSPC, EFBIG, EROFS,
- * EDQUOT, ...) is passed on as read(2) and write(2) would.
+ * What a file's own driver or filesystem answers to FILE_IO (EIO, ENOSPC, EFBIG,
+ * EROFS, EDQUOT, ...) is passed on as read(2) and write(2) would.
  */
 
 #define PEERDMA_IOCTL_TYPE	0xbd
@@ -112,6 +116,8 @@ enum {
  *	on this architecture
  * @PEERDMA_REASON_DMA_DEBUG: the kernel was built with CONFIG_DMA_API_DEBUG and
  *	lets no drive map BAR memory
+ * @PEERDMA_REASON_NOT_PREFETCHABLE: reads of the BAR may have side effects, so
+ *	the kernel is given no mapping of it
  */
 enum peerdma_reason {
 	PEERDMA_REASON_NONE		= 0,
@@ -130,6 +136,7 @@ enum peerdma_reason {
 	PEERDMA_REASON_BAR_CACHING	= 13,
 	PEERDMA_REASON_ARCH		= 14,
 	PEERDMA_REASON_DMA_DEBUG	= 15,
+	PEERDMA_REASON_NOT_PREFETCHABLE	= 26,
 };
 
 /**
@@ -189,17 +196,27 @@ struct peerdma_info {
  * Such a buffer cannot be attached by drivers that cannot let go.
  */
 #define PEERDMA_PIN_REVOCABLE	(1u << 1)
+/**
+ * PEERDMA_PIN_UNCACHED - mmap() of the dma-buf is uncached instead of
+ * write-combined; QUERY says what was obtained. Not for the caller's own memory,
+ * which is cached as the rest of the kernel has it.
+ */
+#define PEERDMA_PIN_UNCACHED	(1u << 2)
 
 /**
- * struct peerdma_pin - pin a range of device memory and get a dma-buf for it
+ * struct peerdma_pin - pin a range of memory and get a dma-buf for it
  * @size: sizeof(struct peerdma_pin)
  * @flags: PEERDMA_PIN_*
- * @provider: who owns the memory, NUL-terminated: "nvidia" for a CUDA pointer
- * @addr: where the range starts, as the provider counts (a CUDA virtual address)
+ * @provider: who owns the memory, NUL-terminated: "nvidia" for a CUDA pointer,
+ *	"pci" for a part of a BAR, "user" for the caller's own host memory
+ * @addr: where the range starts, as the provider counts: a CUDA virtual address,
+ *	bytes from the start of the BAR, an address of the calling process
  * @len: bytes of the range, any number above 0
  * @out_fd: the dma-buf; always close-on-exec
  * @out_page_size: the provider's page size in bytes (65536 for NVIDIA)
  * @out_offset: where, in bytes, the range starts within the dma-buf
+ * @device: for "pci" the function, as PEERDMA_DEVICE(); else 0
+ * @bar: for "pci" the number of its BAR, 0 to 5; else 0
  *
  * The pin covers whole provider pages, the dma-buf whole CPU pages, and @addr
  * stands at @out_offset of the dma-buf; a range that starts on a CPU page has
@@ -207,11 +224,28 @@ struct peerdma_info {
  *
  * The memory stays where it is until the last descriptor, mapping, attachment
  * and transfer of the dma-buf is gone, even when its owner frees it earlier,
- * unless the pin is PEERDMA_PIN_REVOCABLE, its device's driver is unbound, or a
- * privileged caller takes it back with REVOKE.
+ * unless the pin is PEERDMA_PIN_REVOCABLE, its device is removed or that one's
+ * driver unbound, or a privileged caller takes it back with REVOKE.
  *
- * Sleeps. Errors: E2BIG, EOPNOTSUPP, EINVAL (@len 0), EOVERFLOW, ENOENT,
- * EFAULT, ENOBUFS, ENODEV, ENOMEM, EMFILE and ENFILE.
+ * "pci" pins any memory BAR's whole pages and needs CAP_SYS_RAWIO, and a kernel
+ * that is not locked down. What the kernel or a driver has claimed of the BAR is
+ * refused with EBUSY; what is pinned is claimed, so no driver and no other pin
+ * gets it meanwhile. A device that does not decode memory or sleeps is ENODEV;
+ * one with a driver is kept awake. A BAR that is not prefetchable is mapped
+ * uncached, and takes no part in FILE_IO.
+ *
+ * "user" pins pages that the caller can write, of anonymous or shared memory (a
+ * mapped file or device is EFAULT), and counts them against RLIMIT_MEMLOCK, which
+ * does not bound a caller with CAP_IPC_LOCK. They stay pinned, and the same memory
+ * is seen through the dma-buf, when the caller unmaps them. They cannot be
+ * PEERDMA_PIN_REVOCABLE.
+ *
+ * The module's parameter quota_bytes bounds what all pins of one user (real uid)
+ * hold together; 0 is no bound, and CAP_SYS_RESOURCE is not bound by it.
+ *
+ * Sleeps. Errors: E2BIG, EOPNOTSUPP, EINVAL (@len 0, no such BAR number),
+ * EOVERFLOW, ENOENT, EPERM, EFAULT, EBUSY, EDQUOT, ENOBUFS, ENODEV, EINTR,
+ * ENOMEM, EMFILE and ENFILE.
  */
 struct peerdma_pin {
 	__u32 size;
@@ -222,6 +256,8 @@ struct peerdma_pin {
 	__s32 out_fd;
 	__u32 out_page_size;
 	__aligned_u64 out_offset;
+	__u32 device;
+	__u32 bar;
 };
 
 #define PEERDMA_PIN	_IO(PEERDMA_IOCTL_TYPE, PEERDMA_NR_PIN)
@@ -234,6 +270,13 @@ struct peerdma_pin {
 #define PEERDMA_BUFFER_READ_ONLY	(1u << 1)
 /** PEERDMA_BUFFER_REVOKED - the memory was taken back; all verbs answer ENODEV */
 #define PEERDMA_BUFFER_REVOKED		(1u << 2)
+
+/** PEERDMA_CACHING_WRITE_COMBINED - stores are collected, loads are uncached */
+#define PEERDMA_CACHING_WRITE_COMBINED	(1u << 0)
+/** PEERDMA_CACHING_UNCACHED - every load and store goes to the memory */
+#define PEERDMA_CACHING_UNCACHED	(1u << 1)
+/** PEERDMA_CACHING_CACHED - as ordinary memory */
+#define PEERDMA_CACHING_CACHED		(1u << 2)
 
 /**
  * struct peerdma_segment - one physically contiguous part of a buffer
@@ -260,8 +303,14 @@ struct peerdma_segment {
  * @out_len: bytes of the pinned range
  * @out_page_size: the provider's page size in bytes
  * @out_state: PEERDMA_BUFFER_*
- * @out_device: the PCI function whose BAR it is, as PEERDMA_DEVICE()
+ * @out_device: the PCI function whose BAR it is, as PEERDMA_DEVICE(), or
+ *	PEERDMA_DEVICE_NONE for host memory
  * @reserved: must be 0
+ * @out_caching: PEERDMA_CACHING_* of the pages of the CPU's mappings so far, as
+ *	read back from the page tables when they were first touched; 0 before.
+ *	What the device's driver has chosen for the same memory overrides what
+ *	was asked for.
+ * @reserved2: must be 0
  *
  * Errors: E2BIG, EOPNOTSUPP, EBADF, EINVAL (not a dma-buf), EPERM, EMSGSIZE,
  * EFAULT, ENODEV.
@@ -279,6 +328,8 @@ struct peerdma_query {
 	__u32 out_state;
 	__u32 out_device;
 	__u32 reserved;
+	__u32 out_caching;
+	__u32 reserved2;
 };
 
 #define PEERDMA_QUERY	_IO(PEERDMA_IOCTL_TYPE, PEERDMA_NR_QUERY)

@@ -59,6 +59,41 @@ static inline void vm_flags_set(struct vm_area_struct *vma, vm_flags_t flags)
 #define invalidate_mappings		move_notify
 #endif
 
+/*
+ * The protection of a page that is mapped, with mmap_lock held.
+ * follow_pfnmap_start() is there since 6.12; follow_pte(), which it replaced, took
+ * the mm until 6.10.
+ */
+static inline int peerdma_mapped_prot(struct vm_area_struct *vma,
+				      unsigned long addr, pgprot_t *prot)
+{
+#ifdef PEERDMA_HAVE_FOLLOW_PFNMAP
+	struct follow_pfnmap_args args = { .vma = vma, .address = addr };
+	int ret = follow_pfnmap_start(&args);
+
+	if (ret)
+		return ret;
+	*prot = args.pgprot;
+	follow_pfnmap_end(&args);
+	return 0;
+#else
+	spinlock_t *lock; /* the page table's */
+	pte_t *pte;
+	int ret;
+
+#ifdef PEERDMA_HAVE_FOLLOW_PTE_VMA
+	ret = follow_pte(vma, addr, &pte, &lock);
+#else
+	ret = follow_pte(vma->vm_mm, addr, &pte, &lock);
+#endif
+	if (ret)
+		return ret;
+	*prot = pte_pgprot(*pte);
+	pte_unmap_unlock(pte, lock);
+	return 0;
+#endif
+}
+
 /* eventfd_signal always adds one: since 6.8, 3652117f8548; drop with 6.8. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
 #define eventfd_signal(ctx)	eventfd_signal(ctx, 1)

@@ -28,6 +28,8 @@ void peerdma_buffer_end_pin(struct peerdma_buffer *buffer)
 	mutex_unlock(&buffer->pages_lock);
 	if (pages)
 		peerdma_pages_free(pages);
+	peerdma_caching_free(buffer);
+	peerdma_account_uncharge(buffer->account, buffer->pinned.len);
 	peerdma_count(PEERDMA_COUNT_PINNED_BYTES, -(s64)buffer->pinned.len);
 	trace_unpin(buffer);
 }
@@ -69,14 +71,18 @@ void peerdma_buffer_free(struct kref *ref)
 	peerdma_provider_put(provider);
 }
 
+static void buffer_unlist(struct peerdma_buffer *buffer)
+{
+	mutex_lock(&peerdma.buffers_lock);
+	list_del(&buffer->list);
+	mutex_unlock(&peerdma.buffers_lock);
+}
+
 static void buffer_release(struct dma_buf *dmabuf)
 {
 	struct peerdma_buffer *buffer = dmabuf->priv;
 
-	mutex_lock(&peerdma.buffers_lock);
-	list_del(&buffer->list);
-	mutex_unlock(&peerdma.buffers_lock);
-
+	buffer_unlist(buffer);
 	buffer_unpin(buffer);
 	peerdma_buffer_forget_watchers(buffer);
 	peerdma_count(PEERDMA_COUNT_BUFFERS, -1);
@@ -208,12 +214,17 @@ static u32 extents_walk(const struct peerdma_provider *provider,
 	return nr;
 }
 
-/* All of a buffer lies in one memory BAR, or it is none of ours to hand out. */
+/*
+ * All of a buffer lies in one memory BAR, or it is none of ours to hand out.
+ * Ordinary memory is the kernel's and lies anywhere.
+ */
 static int buffer_place(struct peerdma_buffer *buffer)
 {
 	struct resource *bar;
 	u32 i;
 
+	if (peerdma_buffer_is_ram(buffer))
+		return 0;
 	buffer->pdev = bar_owner(buffer->extents[0].phys, &bar);
 	if (!buffer->pdev)
 		return -EOPNOTSUPP;
@@ -243,17 +254,29 @@ static int pinned_range(struct peerdma_pinned *pinned, u64 granule, u64 addr,
 	return 0;
 }
 
+/* How the CPU maps ordinary memory is not the caller's to choose. */
+static int buffer_caching(struct peerdma_buffer *buffer, u32 flags)
+{
+	buffer->caching = buffer->pinned.caching;
+	if (!(flags & PEERDMA_PIN_UNCACHED))
+		return 0;
+	buffer->caching = PEERDMA_UNCACHED;
+	return peerdma_buffer_is_ram(buffer) ? -EOPNOTSUPP : 0;
+}
+
 /*
- * Find the extents of the whole CPU pages that [addr, addr + len) touches. Called
+ * Find the extents of the whole CPU pages that the range of @pin touches. Called
  * with @alive held for writing: a revocation that has begun waits for it, so the
  * provider's table does not go away meanwhile.
  */
-static int buffer_fill(struct peerdma_buffer *buffer, u64 addr, u64 len)
+static int buffer_fill(struct peerdma_buffer *buffer,
+		       const struct peerdma_pin *pin)
 {
 	const struct peerdma_provider *provider = buffer->provider;
 	struct peerdma_pinned *pinned = &buffer->pinned;
-	u64 start = round_down(addr, PAGE_SIZE);
-	u64 window = round_down(addr + len - 1, PAGE_SIZE) + PAGE_SIZE - start;
+	u64 start = round_down(pin->addr, PAGE_SIZE);
+	u64 window = round_down(pin->addr + pin->len - 1, PAGE_SIZE) +
+		     PAGE_SIZE - start;
 	int ret;
 
 	lockdep_assert_held_write(&buffer->alive);
@@ -263,8 +286,12 @@ static int buffer_fill(struct peerdma_buffer *buffer, u64 addr, u64 len)
 	if (ret)
 		return ret;
 
-	buffer->offset = addr - start;
-	buffer->len = len;
+	ret = buffer_caching(buffer, pin->flags);
+	if (ret)
+		return ret;
+
+	buffer->offset = pin->addr - start;
+	buffer->len = pin->len;
 	buffer->nr_extents = extents_walk(provider, pinned,
 					  start - pinned->addr, window, NULL);
 	buffer->extents = kvcalloc(buffer->nr_extents,
@@ -303,7 +330,7 @@ static int buffer_export(struct peerdma_buffer *buffer)
 }
 
 static struct peerdma_buffer *buffer_alloc(struct peerdma_provider *provider,
-					   u32 flags)
+					   const struct peerdma_pin *pin)
 {
 	struct peerdma_buffer *buffer;
 
@@ -311,8 +338,10 @@ static struct peerdma_buffer *buffer_alloc(struct peerdma_provider *provider,
 	if (!buffer)
 		return NULL;
 	buffer->provider = provider;
-	buffer->read_only = flags & PEERDMA_PIN_READ_ONLY;
-	buffer->pinned.revocable = flags & PEERDMA_PIN_REVOCABLE;
+	buffer->read_only = pin->flags & PEERDMA_PIN_READ_ONLY;
+	buffer->pinned.revocable = pin->flags & PEERDMA_PIN_REVOCABLE;
+	buffer->pinned.device = pin->device;
+	buffer->pinned.bar = pin->bar;
 	kref_init(&buffer->ref);
 	init_rwsem(&buffer->alive);
 	refcount_set(&buffer->users, 1);
@@ -327,42 +356,70 @@ static struct peerdma_buffer *buffer_alloc(struct peerdma_provider *provider,
 	return buffer;
 }
 
-/* Consumes the reference to @provider, also when it fails. */
+/* The user's account is charged first, so that no two pins share what is left. */
+static int buffer_pin(struct peerdma_buffer *buffer,
+		      const struct peerdma_pin *pin)
+{
+	struct peerdma_provider *provider = buffer->provider;
+	struct peerdma_pinned *pinned = &buffer->pinned;
+	int ret;
+
+	ret = pinned_range(pinned, provider->granule, pin->addr, pin->len);
+	if (ret)
+		return ret;
+	buffer->account = peerdma_account_charge(pinned->len);
+	if (IS_ERR(buffer->account))
+		return PTR_ERR(buffer->account);
+	ret = provider->pin(pinned);
+	if (ret) {
+		peerdma_account_uncharge(buffer->account, pinned->len);
+		return ret;
+	}
+	peerdma_count(PEERDMA_COUNT_PINNED_BYTES, pinned->len);
+	return 0;
+}
+
+/*
+ * Consumes the reference to @provider, also when it fails. -EAGAIN: a device has
+ * gone meanwhile, perhaps this one.
+ */
 static struct peerdma_buffer *buffer_create(struct peerdma_provider *provider,
 					    const struct peerdma_pin *pin)
 {
+	u64 departures = peerdma_departures();
 	struct peerdma_buffer *buffer;
 	int ret;
 
-	buffer = buffer_alloc(provider, pin->flags);
+	buffer = buffer_alloc(provider, pin);
 	if (!buffer) {
 		peerdma_provider_put(provider);
 		return ERR_PTR(-ENOMEM);
 	}
-	ret = pinned_range(&buffer->pinned, provider->granule, pin->addr,
-			   pin->len);
-	if (!ret)
-		ret = provider->pin(&buffer->pinned);
+	ret = buffer_pin(buffer, pin);
 	if (ret)
 		goto free_buffer;
-	peerdma_count(PEERDMA_COUNT_PINNED_BYTES, buffer->pinned.len);
 
 	down_write(&buffer->alive);
-	ret = buffer_fill(buffer, pin->addr, pin->len);
-	if (!ret)
-		ret = buffer_export(buffer);
-	up_write(&buffer->alive);
-	if (ret)
+	ret = buffer_fill(buffer, pin);
+	if (ret || !peerdma_buffer_list(buffer, departures)) {
+		/* A device that has gone is found in no list of BARs either. */
+		if (departures != peerdma_departures())
+			ret = -EAGAIN;
 		goto unpin;
+	}
+	ret = buffer_export(buffer);
+	if (ret)
+		goto unlist;
+	up_write(&buffer->alive);
 
 	/* From here on the dma-buf's release ends the buffer. */
 	peerdma_count(PEERDMA_COUNT_BUFFERS, 1);
-	mutex_lock(&peerdma.buffers_lock);
-	list_add_tail(&buffer->list, &peerdma.buffers);
-	mutex_unlock(&peerdma.buffers_lock);
 	return buffer;
 
+unlist:
+	buffer_unlist(buffer);
 unpin:
+	up_write(&buffer->alive);
 	buffer_unpin(buffer);
 free_buffer:
 	kref_put(&buffer->ref, peerdma_buffer_free);
@@ -382,7 +439,8 @@ int peerdma_pin_ioctl(struct peerdma_call *call)
 	struct peerdma_buffer *buffer;
 	int fd;
 
-	if (pin->flags & ~(PEERDMA_PIN_READ_ONLY | PEERDMA_PIN_REVOCABLE))
+	if (pin->flags & ~(PEERDMA_PIN_READ_ONLY | PEERDMA_PIN_REVOCABLE |
+			   PEERDMA_PIN_UNCACHED))
 		return -EOPNOTSUPP;
 	if (!pin->len)
 		return -EINVAL;
@@ -394,13 +452,22 @@ int peerdma_pin_ioctl(struct peerdma_call *call)
 	if (!provider)
 		return -ENOENT;
 
+	if ((pin->device || pin->bar) && !provider->by_device) {
+		peerdma_provider_put(provider);
+		return -EOPNOTSUPP;
+	}
+
 	fd = get_unused_fd_flags(O_CLOEXEC);
 	if (fd < 0) {
 		peerdma_provider_put(provider);
 		return fd;
 	}
 
-	buffer = buffer_create(provider, pin);
+	do {
+		__module_get(provider->owner);
+		buffer = buffer_create(provider, pin);
+	} while (buffer == ERR_PTR(-EAGAIN));
+	peerdma_provider_put(provider);
 	trace_pin(pin, buffer, PTR_ERR_OR_ZERO(buffer));
 	if (IS_ERR(buffer)) {
 		put_unused_fd(fd);
@@ -450,7 +517,7 @@ int peerdma_query_ioctl(struct peerdma_call *call)
 	u32 room = query->nr_segments;
 	int ret = 0;
 
-	if (query->flags || query->reserved)
+	if (query->flags || query->reserved || query->reserved2)
 		return -EOPNOTSUPP;
 	if (room && !raw)
 		return -EPERM;
@@ -477,7 +544,10 @@ int peerdma_query_ioctl(struct peerdma_call *call)
 		query->out_state |= PEERDMA_BUFFER_REVOKED;
 	if (buffer->read_only)
 		query->out_state |= PEERDMA_BUFFER_READ_ONLY;
-	query->out_device = peerdma_device_number(buffer->pdev);
+	query->out_device = PEERDMA_DEVICE_NONE;
+	if (buffer->pdev)
+		query->out_device = peerdma_device_number(buffer->pdev);
+	query->out_caching = atomic_read(&buffer->caching_seen);
 	peerdma_buffer_put(buffer);
 	return ret;
 }

@@ -10,6 +10,7 @@
  *	    peerdma_buffer::pages_lock
  *	      peerdma_core::bars_lock
  *	peerdma_core::buffers_lock (a leaf)
+ *	peerdma_core::accounts_lock (a leaf)
  *	peerdma_core::providers_lock (a leaf; never held across a provider's op)
  *	file_io::lock (a leaf, taken in interrupts)
  *
@@ -37,6 +38,7 @@
 #include "../include/peerdma_provider.h"
 #include <peerdma.h>
 
+struct peerdma_account;
 struct peerdma_bar;
 struct peerdma_pages;
 
@@ -70,7 +72,10 @@ enum peerdma_counter {
  * @providers: list of struct peerdma_provider, under @providers_lock
  * @providers_lock: guards @providers
  * @buffers: list of struct peerdma_buffer, under @buffers_lock
- * @buffers_lock: guards @buffers
+ * @departures: how many drivers and devices have gone, under @buffers_lock
+ * @buffers_lock: guards @buffers and @departures
+ * @accounts: list of struct peerdma_account, under @accounts_lock
+ * @accounts_lock: guards @accounts and what is in them
  * @bars: list of struct peerdma_bar, under @bars_lock
  * @bars_lock: guards @bars and what is in them
  * @bars_reap: frees struct pages that have been idle for a while
@@ -84,7 +89,10 @@ struct peerdma_core {
 	struct list_head providers;
 	struct mutex providers_lock; /* guards providers */
 	struct list_head buffers;
-	struct mutex buffers_lock; /* guards buffers */
+	u64 departures;
+	struct mutex buffers_lock; /* guards buffers, departures */
+	struct list_head accounts;
+	struct mutex accounts_lock; /* guards accounts */
 	struct list_head bars;
 	struct mutex bars_lock; /* guards bars */
 	struct delayed_work bars_reap;
@@ -163,13 +171,18 @@ enum peerdma_end {
  * @list: in peerdma_core::buffers
  * @provider: who pinned; its module is held
  * @pinned: the provider's answer; not to be looked into once @dead
- * @pdev: the function whose BAR it is; counted
+ * @account: of the user who pinned, charged with the pinned bytes
+ * @pdev: the function whose BAR it is; counted. NULL for ordinary memory.
  * @extents: sorted, without gaps, covering the dma-buf; constant once published
  * @nr_extents: how many
  * @offset: where the range that the caller asked for starts in the dma-buf
  * @len: bytes that the caller asked for
  * @end: one past the highest physical address
  * @read_only: may be read by CPU and files only
+ * @caching: how the CPU's mappings are asked for; the provider's @pinned.caching,
+ *	or uncached where the caller wants that
+ * @wc_reserved: the extents are reserved as write-combining, under @alive
+ * @caching_seen: PEERDMA_CACHING_* that the CPU's mappings got
  * @alive: held for reading while the CPU's page tables are filled, for writing
  *	while the buffer is made and while @dead is set
  * @dead: revoked; set once, under @alive
@@ -203,6 +216,7 @@ struct peerdma_buffer {
 	struct list_head list;
 	struct peerdma_provider *provider;
 	struct peerdma_pinned pinned;
+	struct peerdma_account *account;
 	struct pci_dev *pdev;
 	struct peerdma_extent *extents;
 	u32 nr_extents;
@@ -210,6 +224,9 @@ struct peerdma_buffer {
 	u64 len;
 	phys_addr_t end;
 	bool read_only;
+	enum peerdma_caching caching;
+	bool wc_reserved;
+	atomic_t caching_seen;
 	struct rw_semaphore alive;
 	bool dead;
 	refcount_t users;
@@ -241,6 +258,12 @@ static inline u64 peerdma_buffer_number(const struct peerdma_buffer *buffer)
 	return buffer->inode ? buffer->inode->i_ino : 0;
 }
 
+/* Ordinary memory, with struct pages of its own and no device to be reached. */
+static inline bool peerdma_buffer_is_ram(const struct peerdma_buffer *buffer)
+{
+	return buffer->pinned.pages;
+}
+
 /* buffer.c */
 int peerdma_pin_ioctl(struct peerdma_call *call);
 int peerdma_query_ioctl(struct peerdma_call *call);
@@ -250,7 +273,19 @@ u32 peerdma_buffer_extent_at(const struct peerdma_buffer *buffer, u64 offset);
 void peerdma_buffer_end_pin(struct peerdma_buffer *buffer);
 void peerdma_buffer_free(struct kref *ref);
 
+/* quota.c */
+struct peerdma_account *peerdma_account_charge(u64 bytes);
+void peerdma_account_uncharge(struct peerdma_account *account, u64 bytes);
+
+/* caching.c */
+pgprot_t peerdma_caching_prot(struct peerdma_buffer *buffer, pgprot_t prot);
+void peerdma_caching_free(struct peerdma_buffer *buffer);
+void peerdma_caching_note(struct peerdma_buffer *buffer,
+			  struct vm_area_struct *vma, unsigned long addr);
+
 /* revoke.c */
+u64 peerdma_departures(void);
+bool peerdma_buffer_list(struct peerdma_buffer *buffer, u64 departures);
 bool peerdma_buffer_use(struct peerdma_buffer *buffer);
 void peerdma_buffer_unuse(struct peerdma_buffer *buffer);
 void peerdma_buffer_revoke(struct peerdma_buffer *buffer, bool unpin);

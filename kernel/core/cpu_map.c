@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The CPU's view of a buffer: mmap() of the dma-buf, write-combined.
+ * The CPU's view of a buffer: mmap() of the dma-buf; caching.c says of which type.
  *
  * Mapped by fault, not at mmap(): a mapping of gigabytes costs nothing until it
  * is touched, and there is one place that inserts. PFNs and not pages, so that
@@ -73,25 +73,66 @@ static vm_fault_t cpu_map_fault(struct vm_fault *vmf)
 	if (!buffer->dead)
 		ret = insert_around(vmf->vma, buffer,
 				    vmf->address & PAGE_MASK);
+	if (ret == VM_FAULT_NOPAGE)
+		peerdma_caching_note(buffer, vmf->vma,
+				     vmf->address & PAGE_MASK);
 	up_read(&buffer->alive);
 	return ret;
 }
 
+/* The kernel refuses to map RAM as it maps a device's memory, so it is copied. */
+static void ram_access(const struct peerdma_buffer *buffer, u64 offset,
+		       void *buf, int len, bool write)
+{
+	struct page *page = buffer->pinned.pages[offset >> PAGE_SHIFT];
+	void *at = kmap_local_page(page);
+
+	if (write)
+		memcpy(at + offset_in_page(offset), buf, len);
+	else
+		memcpy(buf, at + offset_in_page(offset), len);
+	kunmap_local(at);
+}
+
+static int page_access(struct vm_area_struct *vma,
+		       struct peerdma_buffer *buffer, unsigned long addr,
+		       void *buf, int len, int write)
+{
+	u64 offset = ((u64)vma->vm_pgoff << PAGE_SHIFT) + addr - vma->vm_start;
+	int ret;
+
+	if (buffer->dead)
+		return -EIO;
+	if (peerdma_buffer_is_ram(buffer)) {
+		ram_access(buffer, offset, buf, len, write);
+		return len;
+	}
+	ret = generic_access_phys(vma, addr, buf, len, write);
+	if (ret != -EINVAL)
+		return ret;
+	/* It finds only what is in the page table. */
+	if (insert_around(vma, buffer, addr & PAGE_MASK) != VM_FAULT_NOPAGE)
+		return -EIO;
+	return generic_access_phys(vma, addr, buf, len, write);
+}
+
 /*
- * For debuggers. A page at a time: generic_access_phys() goes on where the page
- * ends in physical memory, and that may be another owner's. What it copies with
- * @alive held is copied before the memory is given back.
+ * For debuggers. One page at a time, since generic_access_phys() goes on where
+ * the page ends in physical memory, which may be another owner's. Not further
+ * than the mapping's own rights, and never after a revocation: what is copied
+ * with @alive held is copied before the memory is given back.
  */
 static int cpu_map_access(struct vm_area_struct *vma, unsigned long addr,
 			  void *buf, int len, int write)
 {
 	struct peerdma_buffer *buffer = vma->vm_private_data;
-	int ret = -EIO;
+	int ret;
 
+	if (!(vma->vm_flags & (write ? VM_WRITE : VM_READ)))
+		return -EIO;
 	len = min_t(int, len, PAGE_SIZE - offset_in_page(addr));
 	down_read(&buffer->alive);
-	if (!buffer->dead)
-		ret = generic_access_phys(vma, addr, buf, len, write);
+	ret = page_access(vma, buffer, addr, buf, len, write);
 	up_read(&buffer->alive);
 	return ret;
 }
@@ -121,7 +162,8 @@ int peerdma_cpu_map(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 
 	vm_flags_set(vma, VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP |
 			  VM_DONTCOPY);
-	vma->vm_page_prot = pgprot_writecombine(vma->vm_page_prot);
+	vma->vm_page_prot = peerdma_caching_prot(dmabuf->priv,
+						 vma->vm_page_prot);
 	vma->vm_private_data = dmabuf->priv;
 	vma->vm_ops = &cpu_map_ops;
 	cpu_map_open(vma);

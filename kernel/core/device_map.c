@@ -30,12 +30,15 @@ int peerdma_device_attach(struct dma_buf *dmabuf,
 	    (!attachment->importer_ops ||
 	     !attachment->importer_ops->invalidate_mappings))
 		return -EOPNOTSUPP;
+	if (peerdma_buffer_is_ram(buffer))
+		goto count;
 	if (!dev_is_pci(attachment->dev))
 		return -EREMOTEIO;
 	peerdma_path_find(to_pci_dev(attachment->dev), buffer->pdev,
 			  buffer->end, &path);
 	if (path.reason != PEERDMA_REASON_NONE)
 		return -EREMOTEIO;
+count:
 	peerdma_buffer_count(buffer, PEERDMA_COUNT_IMPORTERS, 1);
 	return 0;
 }
@@ -86,13 +89,61 @@ static void unmap_entries(struct device *dev, struct sg_table *sgt,
 	}
 }
 
+static int map_ram(struct device *dev, struct sg_table *sgt,
+		   const struct peerdma_buffer *buffer,
+		   enum dma_data_direction dir)
+{
+	size_t len = buffer->dmabuf->size;
+	int ret;
+
+	ret = sg_alloc_table_from_pages_segment(sgt, buffer->pinned.pages,
+						PHYS_PFN(len), 0, len,
+						dma_get_max_seg_size(dev),
+						GFP_KERNEL);
+	if (ret)
+		return ret;
+	ret = dma_map_sgtable(dev, sgt, dir, 0);
+	if (ret)
+		sg_free_table(sgt);
+	return ret ? -EIO : 0;
+}
+
+static int map_extents(struct device *dev, struct sg_table *sgt,
+		       const struct peerdma_buffer *buffer,
+		       enum dma_data_direction dir)
+{
+	struct scatterlist *sg;
+	unsigned int i;
+	int ret;
+
+	ret = sg_alloc_table(sgt, buffer->nr_extents, GFP_KERNEL);
+	if (ret)
+		return ret;
+
+	for_each_sgtable_dma_sg(sgt, sg, i) {
+		const struct peerdma_extent *extent = &buffer->extents[i];
+		dma_addr_t addr;
+
+		addr = dma_map_resource(dev, extent->phys, extent->len, dir, 0);
+		if (dma_mapping_error(dev, addr)) {
+			unmap_entries(dev, sgt, i, dir);
+			sg_free_table(sgt);
+			return -EIO;
+		}
+		sg_dma_address(sg) = addr;
+		sg_dma_len(sg) = extent->len;
+	}
+	return 0;
+}
+
 /**
  * peerdma_device_map - dma_buf_ops.map_dma_buf
  * @attachment: as attached
  * @dir: which way the device moves data
  *
- * The table's entries have DMA addresses and no pages: BAR memory is not for the
- * CPU's page-wise hands. Called with the dma-buf's reservation lock held.
+ * The table's entries have DMA addresses and, but for ordinary memory, no pages:
+ * BAR memory is not for the CPU's page-wise hands. Called with the dma-buf's
+ * reservation lock held.
  *
  * Return: the table, or ERR_PTR: -ENODEV when the buffer is revoked, -ENOMEM, -EIO
  * when the DMA API cannot map.
@@ -102,9 +153,7 @@ struct sg_table *peerdma_device_map(struct dma_buf_attachment *attachment,
 {
 	struct peerdma_buffer *buffer = attachment->dmabuf->priv;
 	struct device *dev = attachment->dev;
-	struct scatterlist *sg;
 	struct sg_table *sgt;
-	unsigned int i;
 	int ret;
 
 	if (!peerdma_buffer_use(buffer))
@@ -114,29 +163,16 @@ struct sg_table *peerdma_device_map(struct dma_buf_attachment *attachment,
 		ret = -ENOMEM;
 		goto unuse;
 	}
-	ret = sg_alloc_table(sgt, buffer->nr_extents, GFP_KERNEL);
+	if (peerdma_buffer_is_ram(buffer))
+		ret = map_ram(dev, sgt, buffer, dir);
+	else
+		ret = map_extents(dev, sgt, buffer, dir);
 	if (ret)
 		goto free_sgt;
-
-	for_each_sgtable_dma_sg(sgt, sg, i) {
-		const struct peerdma_extent *extent = &buffer->extents[i];
-		dma_addr_t addr;
-
-		addr = dma_map_resource(dev, extent->phys, extent->len, dir, 0);
-		if (dma_mapping_error(dev, addr)) {
-			ret = -EIO;
-			goto unmap;
-		}
-		sg_dma_address(sg) = addr;
-		sg_dma_len(sg) = extent->len;
-	}
 	peerdma_buffer_count(buffer, PEERDMA_COUNT_DEVICE_MAPS, 1);
 	trace_map(buffer, dev, 0, attachment->dmabuf->size);
 	return sgt;
 
-unmap:
-	unmap_entries(dev, sgt, i, dir);
-	sg_free_table(sgt);
 free_sgt:
 	kfree(sgt);
 unuse:
@@ -155,7 +191,10 @@ void peerdma_device_unmap(struct dma_buf_attachment *attachment,
 {
 	struct peerdma_buffer *buffer = attachment->dmabuf->priv;
 
-	unmap_entries(attachment->dev, sgt, sgt->nents, dir);
+	if (peerdma_buffer_is_ram(buffer))
+		dma_unmap_sgtable(attachment->dev, sgt, dir, 0);
+	else
+		unmap_entries(attachment->dev, sgt, sgt->nents, dir);
 	sg_free_table(sgt);
 	kfree(sgt);
 	peerdma_buffer_count(buffer, PEERDMA_COUNT_DEVICE_MAPS, -1);

@@ -91,7 +91,8 @@ static int drive_reaches(struct peerdma_buffer *buffer, struct pci_dev *drive,
 {
 	struct peerdma_path path;
 
-	if (READ_ONCE(buffer->reachable) == drive)
+	if (peerdma_buffer_is_ram(buffer) ||
+	    READ_ONCE(buffer->reachable) == drive)
 		return 0;
 	peerdma_path_find(drive, buffer->pdev, buffer->end, &path);
 	arg->out_reason = path.reason;

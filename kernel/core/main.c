@@ -11,6 +11,7 @@
 #include <linux/seq_file.h>
 #include <linux/uaccess.h>
 
+#include "../providers/providers.h"
 #include "core.h"
 
 static long peerdma_ioctl(struct file *file, unsigned int cmd,
@@ -34,6 +35,8 @@ struct peerdma_core peerdma = {
 	.providers_lock = __MUTEX_INITIALIZER(peerdma.providers_lock),
 	.buffers = LIST_HEAD_INIT(peerdma.buffers),
 	.buffers_lock = __MUTEX_INITIALIZER(peerdma.buffers_lock),
+	.accounts = LIST_HEAD_INIT(peerdma.accounts),
+	.accounts_lock = __MUTEX_INITIALIZER(peerdma.accounts_lock),
 	.bars = LIST_HEAD_INIT(peerdma.bars),
 	.bars_lock = __MUTEX_INITIALIZER(peerdma.bars_lock),
 };
@@ -204,23 +207,37 @@ static int __init peerdma_init(void)
 	ret = peerdma_revoke_init();
 	if (ret)
 		return ret;
+	ret = peerdma_provider_register(&peerdma_provider_pci);
+	if (ret)
+		goto exit_revoke;
+	ret = peerdma_provider_register(&peerdma_provider_user);
+	if (ret)
+		goto unregister_pci;
 	ret = misc_register(&peerdma.misc);
-	if (ret) {
-		peerdma_revoke_exit();
-		return ret;
-	}
+	if (ret)
+		goto unregister_user;
 
 	peerdma.debugfs = debugfs_create_dir("peerdma", NULL);
 	debugfs_create_file("counters", 0400, peerdma.debugfs, NULL,
 			    &counters_fops);
 	peerdma_watch_init();
 	return 0;
+
+unregister_user:
+	peerdma_provider_unregister(&peerdma_provider_user);
+unregister_pci:
+	peerdma_provider_unregister(&peerdma_provider_pci);
+exit_revoke:
+	peerdma_revoke_exit();
+	return ret;
 }
 
 static void __exit peerdma_exit(void)
 {
 	debugfs_remove_recursive(peerdma.debugfs);
 	misc_deregister(&peerdma.misc);
+	peerdma_provider_unregister(&peerdma_provider_user);
+	peerdma_provider_unregister(&peerdma_provider_pci);
 	peerdma_revoke_exit();
 	peerdma_pages_exit();
 }

@@ -280,10 +280,27 @@ static int pages_hold(struct peerdma_pages *pages,
 	return 0;
 }
 
+/* Ordinary memory has its pages already, and no unit of ours. */
+static void pages_fill_ram(struct peerdma_pages *pages,
+			   const struct peerdma_buffer *buffer)
+{
+	u32 i;
+
+	for (i = 0; i < buffer->nr_extents; i++) {
+		const struct peerdma_extent *extent = &buffer->extents[i];
+
+		bvec_set_page(&pages->bvecs[i],
+			      pfn_to_page(PHYS_PFN(extent->phys)), extent->len,
+			      0);
+	}
+}
+
 static void pages_release(struct peerdma_pages *pages)
 {
 	u32 i;
 
+	if (!pages->bar)
+		return;
 	for_each_set_bit(i, pages->held, pages->bar->nr_units)
 		unit_put(pages->bar->units[i]);
 	bar_free_if_empty(pages->bar);
@@ -317,6 +334,40 @@ static int pages_fill(struct peerdma_pages *pages,
 	return 0;
 }
 
+static int pages_make(struct peerdma_pages *pages,
+		      const struct peerdma_buffer *buffer,
+		      enum peerdma_reason *reason)
+{
+	int ret;
+
+	if (peerdma_buffer_is_ram(buffer)) {
+		pages_fill_ram(pages, buffer);
+		return 0;
+	}
+	mutex_lock(&peerdma.bars_lock);
+	ret = pages_fill(pages, buffer, reason);
+	mutex_unlock(&peerdma.bars_lock);
+	return ret;
+}
+
+/*
+ * Pages bring a mapping of the kernel's, through which the CPU may read ahead as
+ * it likes.
+ */
+static enum peerdma_reason
+device_pages_reason(const struct peerdma_buffer *buffer)
+{
+	if (peerdma_buffer_is_ram(buffer))
+		return PEERDMA_REASON_NONE;
+	if (!IS_ENABLED(CONFIG_ZONE_DEVICE) || !IS_ENABLED(CONFIG_X86_64))
+		return PEERDMA_REASON_ARCH;
+	if (buffer->pinned.caching == PEERDMA_UNCACHED)
+		return PEERDMA_REASON_NOT_PREFETCHABLE;
+	if (peerdma_dma_debug_refuses())
+		return PEERDMA_REASON_DMA_DEBUG;
+	return PEERDMA_REASON_NONE;
+}
+
 /**
  * peerdma_pages_get - the struct pages of a buffer, made on first use
  * @buffer: held by the caller; it keeps the pages until it is freed
@@ -337,14 +388,9 @@ struct peerdma_pages *peerdma_pages_get(struct peerdma_buffer *buffer,
 	pages = smp_load_acquire(&buffer->pages);
 	if (pages)
 		return pages;
-	if (!IS_ENABLED(CONFIG_ZONE_DEVICE) || !IS_ENABLED(CONFIG_X86_64)) {
-		*reason = PEERDMA_REASON_ARCH;
+	*reason = device_pages_reason(buffer);
+	if (*reason != PEERDMA_REASON_NONE)
 		return ERR_PTR(-EREMOTEIO);
-	}
-	if (peerdma_dma_debug_refuses()) {
-		*reason = PEERDMA_REASON_DMA_DEBUG;
-		return ERR_PTR(-EREMOTEIO);
-	}
 
 	mutex_lock(&buffer->pages_lock);
 	pages = buffer->pages;
@@ -357,9 +403,7 @@ struct peerdma_pages *peerdma_pages_get(struct peerdma_buffer *buffer,
 		goto unlock;
 	}
 
-	mutex_lock(&peerdma.bars_lock);
-	ret = pages_fill(pages, buffer, reason);
-	mutex_unlock(&peerdma.bars_lock);
+	ret = pages_make(pages, buffer, reason);
 	if (ret) {
 		kvfree(pages);
 		pages = ERR_PTR(ret);

@@ -224,6 +224,41 @@ void peerdma_buffer_forget_watchers(struct peerdma_buffer *buffer)
 	}
 }
 
+/**
+ * peerdma_departures - to be called before a pin, for peerdma_buffer_list()
+ *
+ * Return: how many drivers and devices have gone so far.
+ */
+u64 peerdma_departures(void)
+{
+	u64 departures;
+
+	mutex_lock(&peerdma.buffers_lock);
+	departures = peerdma.departures;
+	mutex_unlock(&peerdma.buffers_lock);
+	return departures;
+}
+
+/**
+ * peerdma_buffer_list - let a buffer be found by its device's departure
+ * @buffer: pinned, its @pdev known, its @alive held for writing
+ * @departures: what peerdma_departures() said before the pin
+ *
+ * Return: false when a driver or device has gone meanwhile, which may have been
+ * this one's: the pin is to be undone and tried again.
+ */
+bool peerdma_buffer_list(struct peerdma_buffer *buffer, u64 departures)
+{
+	bool unchanged;
+
+	mutex_lock(&peerdma.buffers_lock);
+	unchanged = departures == peerdma.departures;
+	if (unchanged)
+		list_add_tail(&buffer->list, &peerdma.buffers);
+	mutex_unlock(&peerdma.buffers_lock);
+	return unchanged;
+}
+
 /* A buffer of @pdev that is not revoked yet, with a reference, or NULL. */
 static struct peerdma_buffer *buffer_of_device(struct pci_dev *pdev)
 {
@@ -243,7 +278,8 @@ static struct peerdma_buffer *buffer_of_device(struct pci_dev *pdev)
 
 /*
  * The device's driver is about to let it go: its memory is taken back while the
- * driver is still there to be given it. Called with the device's lock held.
+ * driver is still there to be given it. Called with the device's lock held. Or
+ * the device itself goes, which may have had no driver.
  */
 static int device_event(struct notifier_block *block, unsigned long action,
 			void *data)
@@ -251,9 +287,13 @@ static int device_event(struct notifier_block *block, unsigned long action,
 	struct pci_dev *pdev = to_pci_dev(data);
 	struct peerdma_buffer *buffer;
 
-	if (action != BUS_NOTIFY_UNBIND_DRIVER)
+	if (action != BUS_NOTIFY_UNBIND_DRIVER &&
+	    action != BUS_NOTIFY_DEL_DEVICE)
 		return NOTIFY_DONE;
 
+	mutex_lock(&peerdma.buffers_lock);
+	peerdma.departures++;
+	mutex_unlock(&peerdma.buffers_lock);
 	while ((buffer = buffer_of_device(pdev))) {
 		peerdma_buffer_revoke(buffer, true);
 		kref_put(&buffer->ref, peerdma_buffer_free);

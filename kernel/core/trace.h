@@ -43,7 +43,8 @@ TRACE_EVENT(pin,
 		  __entry->pinned,
 		  __print_flags(__entry->flags, "|",
 				{ PEERDMA_PIN_READ_ONLY, "read-only" },
-				{ PEERDMA_PIN_REVOCABLE, "revocable" }),
+				{ PEERDMA_PIN_REVOCABLE, "revocable" },
+				{ PEERDMA_PIN_UNCACHED, "uncached" }),
 		  __entry->ret)
 );
 

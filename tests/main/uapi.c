@@ -111,11 +111,17 @@ static void fill_revoke(union any_arg *arg)
 	};
 }
 
+/* Of a struct, and of its first version, whose last field was @last. */
+#define SIZES(type, last)						\
+	sizeof(struct type),						\
+	offsetof(struct type, last) + sizeof(((struct type *)0)->last)
+
 /**
  * struct verb - an ioctl and an argument that it accepts
  * @name: for people
  * @nr: its number
  * @size: of its struct
+ * @min_size: of that of its first version
  * @known_flags: those that are no error
  * @fill: makes the argument
  */
@@ -123,18 +129,20 @@ static const struct verb {
 	const char *name;
 	unsigned int nr;
 	uint32_t size;
+	uint32_t min_size;
 	uint32_t known_flags;
 	void (*fill)(union any_arg *arg);
 } verbs[] = {
-	{ "INFO", 0, sizeof(struct peerdma_info), 0, fill_info },
-	{ "PIN", 1, sizeof(struct peerdma_pin),
-	  PEERDMA_PIN_READ_ONLY | PEERDMA_PIN_REVOCABLE, fill_pin },
-	{ "QUERY", 2, sizeof(struct peerdma_query), 0, fill_query },
-	{ "FILE_IO", 3, sizeof(struct peerdma_file_io),
+	{ "INFO", 0, SIZES(peerdma_info, out_page_size), 0, fill_info },
+	{ "PIN", 1, SIZES(peerdma_pin, out_offset),
+	  PEERDMA_PIN_READ_ONLY | PEERDMA_PIN_REVOCABLE |
+	  PEERDMA_PIN_UNCACHED, fill_pin },
+	{ "QUERY", 2, SIZES(peerdma_query, reserved), 0, fill_query },
+	{ "FILE_IO", 3, SIZES(peerdma_file_io, reserved),
 	  PEERDMA_FILE_IO_WRITE, fill_file_io },
-	{ "ROUTE", 4, sizeof(struct peerdma_route), 0, fill_route },
-	{ "WATCH", 5, sizeof(struct peerdma_watch), 0, fill_watch },
-	{ "REVOKE", 6, sizeof(struct peerdma_revoke), 0, fill_revoke },
+	{ "ROUTE", 4, SIZES(peerdma_route, out_distance), 0, fill_route },
+	{ "WATCH", 5, SIZES(peerdma_watch, event_fd), 0, fill_watch },
+	{ "REVOKE", 6, SIZES(peerdma_revoke, reserved), 0, fill_revoke },
 };
 
 #define NR_VERBS	(sizeof(verbs) / sizeof(verbs[0]))
@@ -186,8 +194,10 @@ static void test_sizes(void)
 
 		t_result(call_sized(verb, 0, size), -EINVAL,
 			 "%s: a size of 0", verb->name);
-		t_result(call_sized(verb, size - 1, size), -EINVAL,
+		t_result(call_sized(verb, verb->min_size - 1, size), -EINVAL,
 			 "%s: a byte too short", verb->name);
+		t_result(call_sized(verb, verb->min_size, verb->min_size), 0,
+			 "%s: as short as it once was", verb->name);
 		t_result(call_sized(verb, size, size), 0,
 			 "%s: as long as it is", verb->name);
 		t_result(call_sized(verb, size + 1, size + 1), 0,
@@ -258,17 +268,29 @@ static void test_flags(void)
 static void test_reserved(void)
 {
 	union any_arg arg;
-	int bit, query = 0, file_io = 0;
+	int bit, query = 0, query2 = 0, file_io = 0, device = 0, bar = 0;
 
 	for (bit = 0; bit < 32; bit++) {
 		fill_query(&arg);
 		arg.query.reserved = 1u << bit;
 		query += call(PEERDMA_NR_QUERY, &arg) == -EOPNOTSUPP;
+		fill_query(&arg);
+		arg.query.reserved2 = 1u << bit;
+		query2 += call(PEERDMA_NR_QUERY, &arg) == -EOPNOTSUPP;
+		fill_pin(&arg);
+		arg.pin.device = 1u << bit;
+		device += call(PEERDMA_NR_PIN, &arg) == -EOPNOTSUPP;
+		fill_pin(&arg);
+		arg.pin.bar = 1u << bit;
+		bar += call(PEERDMA_NR_PIN, &arg) == -EOPNOTSUPP;
 		fill_file_io(&arg);
 		arg.file_io.reserved = 1u << bit;
 		file_io += call(PEERDMA_NR_FILE_IO, &arg) == -EOPNOTSUPP;
 	}
 	t_is(query, 32, "QUERY: every bit of reserved is refused");
+	t_is(query2, 32, "QUERY: every bit of reserved2 is refused");
+	t_is(device, 32, "PIN: nvidia wants no device");
+	t_is(bar, 32, "PIN: nor a BAR");
 	t_is(file_io, 32, "FILE_IO: every bit of reserved is refused");
 }
 
@@ -329,7 +351,7 @@ static void test_info(void)
 	t_is(info.out_verbs, 0x7f, "out_verbs");
 	t_is(info.out_features & ~PEERDMA_FEATURE_KERNEL_ROUTE,
 	     PEERDMA_FEATURE_URING, "out_features");
-	t_ok(!strcmp(info.out_providers, "nvidia"), "out_providers");
+	t_ok(!strcmp(info.out_providers, "pci user nvidia"), "out_providers");
 	t_is(info.out_max_segments, PEERDMA_FILE_IO_MAX_SEGMENTS,
 	     "out_max_segments");
 	t_is(info.out_page_size, sysconf(_SC_PAGESIZE), "out_page_size");
