@@ -80,8 +80,9 @@ static inline long long t_in_use(void)
 {
 	return t_counter("buffers") | t_counter("pinned_bytes") |
 	       t_counter("cpu_maps") | t_counter("device_maps") |
-	       t_counter("importers") |
-	       t_counter("file_ios") | t_gpu_counter("pinned") |
+	       t_counter("importers") | t_counter("file_ios") |
+	       t_counter("page_maps") | t_counter("held_page_maps") |
+	       t_gpu_counter("pinned") |
 	       t_gpu_counter("page_tables");
 }
 
@@ -95,6 +96,8 @@ static inline void t_nothing_left(void)
 	       t_counter("cpu_maps"), t_counter("file_ios"));
 	t_note("importers %lld, device_maps %lld", t_counter("importers"),
 	       t_counter("device_maps"));
+	t_note("page_maps %lld, held_page_maps %lld", t_counter("page_maps"),
+	       t_counter("held_page_maps"));
 	t_note("simgpu: pinned %lld, page_tables %lld", t_gpu_counter("pinned"),
 	       t_gpu_counter("page_tables"));
 }

@@ -10,6 +10,7 @@
  *
  *      PIN ──► dma-buf fd ──┬── mmap()      the CPU's view
  *                           ├── FILE_IO     files, without a bounce in RAM
+ *                           ├── PAGES       struct pages: plain I/O on it
  *                           ├── QUERY       what it is
  *                           └── dma_buf_attach() in any driver
  */
@@ -56,7 +57,8 @@
  * EBADFD        the file was opened without O_DIRECT
  * EMEDIUMTYPE   the file cannot be moved by a PCI drive's DMA at all;
  *               @out_reason says why
- * EREMOTEIO     the drive cannot reach the buffer's memory; @out_reason says why
+ * EREMOTEIO     a device cannot reach the buffer's memory, or it cannot be had as
+ *               pages; @out_reason says why
  * EBUSY         the kernel or a driver uses that part of the BAR already
  * EDQUOT        the user may pin no more bytes: the module's quota, or for their
  *               own memory RLIMIT_MEMLOCK
@@ -81,6 +83,7 @@ enum {
 	PEERDMA_NR_ROUTE	= 0x04,
 	PEERDMA_NR_WATCH	= 0x05,
 	PEERDMA_NR_REVOKE	= 0x06,
+	PEERDMA_NR_PAGES	= 0x08,
 };
 
 /** PEERDMA_PROVIDER_LEN - bytes of a provider's name with its terminating NUL */
@@ -116,6 +119,10 @@ enum {
  *	on this architecture
  * @PEERDMA_REASON_DMA_DEBUG: the kernel was built with CONFIG_DMA_API_DEBUG and
  *	lets no drive map BAR memory
+ * @PEERDMA_REASON_REVOCABLE: the pin is PEERDMA_PIN_REVOCABLE, and a page that
+ *	somebody holds cannot be taken back
+ * @PEERDMA_REASON_BORROWED_PAGES: the struct pages are those of the device's own
+ *	driver, or of ordinary memory; nobody else knows when none is held any more
  * @PEERDMA_REASON_NOT_PREFETCHABLE: reads of the BAR may have side effects, so
  *	the kernel is given no mapping of it
  */
@@ -136,6 +143,8 @@ enum peerdma_reason {
 	PEERDMA_REASON_BAR_CACHING	= 13,
 	PEERDMA_REASON_ARCH		= 14,
 	PEERDMA_REASON_DMA_DEBUG	= 15,
+	PEERDMA_REASON_REVOCABLE	= 24,
+	PEERDMA_REASON_BORROWED_PAGES	= 25,
 	PEERDMA_REASON_NOT_PREFETCHABLE	= 26,
 };
 
@@ -497,9 +506,10 @@ struct peerdma_watch {
  *
  * Needs CAP_SYS_ADMIN. Returns when nothing reaches the memory any more: devices
  * and transfers have ended, and the CPU's mappings answer SIGBUS. What is in
- * flight is waited for.
+ * flight is waited for, and so is whoever holds a page of a PAGES mapping, for
+ * ever if need be. A fatal signal ends the waiting, not the revocation.
  *
- * Errors: E2BIG, EOPNOTSUPP, EBADF, EINVAL, EPERM.
+ * Errors: E2BIG, EOPNOTSUPP, EBADF, EINVAL, EPERM, EINTR.
  */
 struct peerdma_revoke {
 	__u32 size;
@@ -509,5 +519,55 @@ struct peerdma_revoke {
 };
 
 #define PEERDMA_REVOKE	_IO(PEERDMA_IOCTL_TYPE, PEERDMA_NR_REVOKE)
+
+/* ---- PAGES --------------------------------------------------------------- */
+
+/**
+ * PEERDMA_PAGES_ANY_ROUTE - do not ask whether the machine's devices reach the
+ * memory; needs CAP_SYS_RAWIO. I/O of a device that does not reach it is lost, or
+ * lands elsewhere, without an error.
+ */
+#define PEERDMA_PAGES_ANY_ROUTE		(1u << 0)
+
+/**
+ * struct peerdma_page_map - a descriptor whose mmap() is made of struct pages
+ * @size: sizeof(struct peerdma_page_map)
+ * @flags: PEERDMA_PAGES_*
+ * @buffer_fd: the dma-buf of a pin that is not PEERDMA_PIN_REVOCABLE
+ * @out_fd: the descriptor, always close-on-exec; for reading only where the pin is
+ * @out_reason: enum peerdma_reason with EREMOTEIO, else 0
+ * @out_device: the PCI function that does not reach the memory, as
+ *	PEERDMA_DEVICE(); PEERDMA_DEVICE_NONE when it is not about one
+ *
+ * mmap() of @out_fd, MAP_SHARED only, has the offsets of the dma-buf. The mapping
+ * is used as RAM is: by the CPU, write-combined, and as the memory of read(2) and
+ * write(2) with O_DIRECT, readv(2), libaio, io_uring, its registered buffers
+ * (where the kernel takes mappings of files for them), vmsplice(2). A device then
+ * moves the data itself. A child does not inherit the mapping, and it does not
+ * grow.
+ *
+ * Whoever holds a page (a request in flight, a registered buffer) holds the pin,
+ * also when all descriptors and mappings are closed and when the memory's owner
+ * has freed it: nobody else gets the memory before. Not even REVOKE, the GPU
+ * driver's unbinding or the device's removal ends that: they make mappings answer
+ * SIGBUS and wait for who holds pages.
+ *
+ * Nobody can tell beforehand which device's DMA the pages will meet. So each
+ * function of the machine that does DMA must be known to reach the memory, as by
+ * ROUTE, or there are no pages. A function that is plugged in later is not asked.
+ *
+ * Sleeps. Errors: E2BIG, EOPNOTSUPP, EPERM, EBADF, EINVAL (not a dma-buf),
+ * EREMOTEIO, ENODEV, ENOMEM, EMFILE, ENFILE.
+ */
+struct peerdma_page_map {
+	__u32 size;
+	__u32 flags;
+	__s32 buffer_fd;
+	__s32 out_fd;
+	__u32 out_reason;
+	__u32 out_device;
+};
+
+#define PEERDMA_PAGES	_IO(PEERDMA_IOCTL_TYPE, PEERDMA_NR_PAGES)
 
 #endif /* _UAPI_PEERDMA_H */

@@ -303,7 +303,13 @@ static int buffer_fill(struct peerdma_buffer *buffer,
 	return buffer_place(buffer);
 }
 
-static u64 buffer_window(const struct peerdma_buffer *buffer)
+/**
+ * peerdma_buffer_window - bytes of the dma-buf, whole CPU pages
+ * @buffer: filled
+ *
+ * Return: the bytes.
+ */
+u64 peerdma_buffer_window(const struct peerdma_buffer *buffer)
 {
 	const struct peerdma_extent *last =
 		&buffer->extents[buffer->nr_extents - 1];
@@ -318,7 +324,7 @@ static int buffer_export(struct peerdma_buffer *buffer)
 	lockdep_assert_held_write(&buffer->alive);
 	export.exp_name = "peerdma";
 	export.ops = &buffer_ops;
-	export.size = buffer_window(buffer);
+	export.size = peerdma_buffer_window(buffer);
 	export.flags = buffer->read_only ? O_RDONLY : O_RDWR;
 	export.priv = buffer;
 	buffer->dmabuf = dma_buf_export(&export);
@@ -347,6 +353,7 @@ static struct peerdma_buffer *buffer_alloc(struct peerdma_provider *provider,
 	refcount_set(&buffer->users, 1);
 	init_completion(&buffer->drained);
 	init_completion(&buffer->revoked);
+	INIT_WORK(&buffer->revoke_work, peerdma_buffer_revoke_work);
 	INIT_LIST_HEAD(&buffer->watchers);
 	mutex_init(&buffer->watchers_lock);
 	mutex_init(&buffer->pages_lock);

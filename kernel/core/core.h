@@ -9,6 +9,8 @@
  *	    peerdma_buffer::alive
  *	    peerdma_buffer::pages_lock
  *	      peerdma_core::bars_lock
+ *	peerdma_core::page_maps_lock
+ *	  peerdma_buffer::alive (for reading)
  *	peerdma_core::buffers_lock (a leaf)
  *	peerdma_core::accounts_lock (a leaf)
  *	peerdma_core::providers_lock (a leaf; never held across a provider's op)
@@ -43,8 +45,9 @@ struct peerdma_bar;
 struct peerdma_pages;
 
 /**
- * enum peerdma_counter - what debugfs counts; all but the last return to zero
- *	when the last descriptor is closed and the last transfer has ended
+ * enum peerdma_counter - what debugfs counts; all but PAGE_BYTES return to zero
+ *	when the last descriptor is closed, the last transfer has ended and nobody
+ *	holds a page
  * @PEERDMA_COUNT_BUFFERS: pins alive
  * @PEERDMA_COUNT_PINNED_BYTES: bytes that they hold, in whole provider pages
  * @PEERDMA_COUNT_CPU_MAPS: user mappings of buffers
@@ -53,6 +56,9 @@ struct peerdma_pages;
  * @PEERDMA_COUNT_FILE_IOS: FILE_IO calls and commands under way
  * @PEERDMA_COUNT_PAGE_BYTES: BAR bytes that have struct pages of ours; freed
  *	some seconds after the last use
+ * @PEERDMA_COUNT_PAGE_MAPS: page maps, with those that are closed and held
+ * @PEERDMA_COUNT_HELD_PAGE_MAPS: those that keep memory only because somebody
+ *	holds a page: closed, or of a revoked buffer; as last polled
  * @PEERDMA_NR_COUNTERS: how many counters there are
  */
 enum peerdma_counter {
@@ -63,6 +69,8 @@ enum peerdma_counter {
 	PEERDMA_COUNT_DEVICE_MAPS,
 	PEERDMA_COUNT_FILE_IOS,
 	PEERDMA_COUNT_PAGE_BYTES,
+	PEERDMA_COUNT_PAGE_MAPS,
+	PEERDMA_COUNT_HELD_PAGE_MAPS,
 	PEERDMA_NR_COUNTERS,
 };
 
@@ -79,6 +87,10 @@ enum peerdma_counter {
  * @bars: list of struct peerdma_bar, under @bars_lock
  * @bars_lock: guards @bars and what is in them
  * @bars_reap: frees struct pages that have been idle for a while
+ * @page_maps: list of struct page_map, under @page_maps_lock
+ * @page_maps_lock: guards @page_maps and what is in them
+ * @page_maps_poll: waits for pages that somebody holds
+ * @revocations: those that REVOKE has begun
  * @counters: by enum peerdma_counter
  * @debugfs: the folder
  *
@@ -96,6 +108,10 @@ struct peerdma_core {
 	struct list_head bars;
 	struct mutex bars_lock; /* guards bars */
 	struct delayed_work bars_reap;
+	struct list_head page_maps;
+	struct mutex page_maps_lock; /* guards page_maps */
+	struct delayed_work page_maps_poll;
+	struct workqueue_struct *revocations;
 	atomic64_t counters[PEERDMA_NR_COUNTERS];
 	struct dentry *debugfs;
 };
@@ -118,6 +134,7 @@ union peerdma_arg {
 	struct peerdma_route route;
 	struct peerdma_watch watch;
 	struct peerdma_revoke revoke;
+	struct peerdma_page_map pages;
 };
 
 /**
@@ -186,11 +203,12 @@ enum peerdma_end {
  * @alive: held for reading while the CPU's page tables are filled, for writing
  *	while the buffer is made and while @dead is set
  * @dead: revoked; set once, under @alive
- * @users: transfers and device mappings, and one for not being revoked; the last
- *	one to go completes @drained
- * @drained: no transfer and no device mapping is left, and none can begin
+ * @users: transfers, device mappings and page maps, and one for not being revoked;
+ *	the last one to go completes @drained
+ * @drained: none of these is left, and none can begin
  * @ended: enum peerdma_end
  * @revoked: the revocation is through
+ * @revoke_work: a revocation that REVOKE has begun; holds the dma-buf
  * @watchers: list of struct watcher, under @watchers_lock
  * @watchers_lock: guards @watchers; a leaf
  * @pages_lock: serialises the making of @pages
@@ -233,6 +251,7 @@ struct peerdma_buffer {
 	struct completion drained;
 	atomic_t ended;
 	struct completion revoked;
+	struct work_struct revoke_work;
 	struct list_head watchers;
 	struct mutex watchers_lock; /* guards watchers */
 	struct mutex pages_lock; /* serialises the making of pages */
@@ -269,6 +288,7 @@ int peerdma_pin_ioctl(struct peerdma_call *call);
 int peerdma_query_ioctl(struct peerdma_call *call);
 struct peerdma_buffer *peerdma_buffer_get(int fd);
 void peerdma_buffer_put(struct peerdma_buffer *buffer);
+u64 peerdma_buffer_window(const struct peerdma_buffer *buffer);
 u32 peerdma_buffer_extent_at(const struct peerdma_buffer *buffer, u64 offset);
 void peerdma_buffer_end_pin(struct peerdma_buffer *buffer);
 void peerdma_buffer_free(struct kref *ref);
@@ -289,6 +309,7 @@ bool peerdma_buffer_list(struct peerdma_buffer *buffer, u64 departures);
 bool peerdma_buffer_use(struct peerdma_buffer *buffer);
 void peerdma_buffer_unuse(struct peerdma_buffer *buffer);
 void peerdma_buffer_revoke(struct peerdma_buffer *buffer, bool unpin);
+void peerdma_buffer_revoke_work(struct work_struct *work);
 void peerdma_buffer_forget_watchers(struct peerdma_buffer *buffer);
 int peerdma_watch_ioctl(struct peerdma_call *call);
 int peerdma_revoke_ioctl(struct peerdma_call *call);
@@ -296,6 +317,7 @@ int peerdma_revoke_init(void);
 void peerdma_revoke_exit(void);
 
 /* cpu_map.c */
+extern const struct vm_operations_struct peerdma_cpu_map_ops;
 int peerdma_cpu_map(struct dma_buf *dmabuf, struct vm_area_struct *vma);
 
 /* device_map.c */
@@ -330,10 +352,18 @@ struct peerdma_pages {
 
 struct peerdma_pages *peerdma_pages_get(struct peerdma_buffer *buffer,
 					enum peerdma_reason *reason);
+enum peerdma_reason peerdma_pages_lendable(const struct peerdma_pages *pages,
+					   bool *write_combined);
 void peerdma_pages_free(struct peerdma_pages *pages);
 void peerdma_pages_reap(struct work_struct *work);
 void peerdma_pages_forget(struct pci_dev *pdev);
 void peerdma_pages_exit(void);
+
+/* pages_map.c */
+int peerdma_pages_ioctl(struct peerdma_call *call);
+void peerdma_page_maps_poll(struct work_struct *work);
+void peerdma_page_maps_revoked(void);
+void peerdma_page_maps_exit(void);
 
 /* file_io.c, file_io_uring.c */
 

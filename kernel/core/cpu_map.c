@@ -4,7 +4,8 @@
  *
  * Mapped by fault, not at mmap(): a mapping of gigabytes costs nothing until it
  * is touched, and there is one place that inserts. PFNs and not pages, so that
- * the kernel takes no reference that could outlive the pin.
+ * the kernel takes no reference that could outlive the pin; pages_map.c's mappings
+ * are filled here too, and are the other kind.
  */
 #include <linux/mm.h>
 
@@ -45,13 +46,16 @@ static vm_fault_t insert_around(struct vm_area_struct *vma,
 	vm_fault_t ret = VM_FAULT_SIGBUS;
 
 	for (; addr < end; addr += PAGE_SIZE, offset += PAGE_SIZE) {
+		unsigned long pfn;
 		vm_fault_t got;
 
 		if (offset >= extent->offset + extent->len)
 			extent++;
-		got = vmf_insert_pfn(vma, addr,
-				     PHYS_PFN(extent->phys + offset -
-					      extent->offset));
+		pfn = PHYS_PFN(extent->phys + offset - extent->offset);
+		if (vma->vm_flags & VM_PFNMAP)
+			got = vmf_insert_pfn(vma, addr, pfn);
+		else
+			got = vmf_insert_page(vma, addr, pfn_to_page(pfn));
 		if (addr == fault)
 			ret = got;
 		if (got & VM_FAULT_ERROR)
@@ -137,7 +141,8 @@ static int cpu_map_access(struct vm_area_struct *vma, unsigned long addr,
 	return ret;
 }
 
-static const struct vm_operations_struct cpu_map_ops = {
+/* Of pages_map.c's mappings too, which are of pages. */
+const struct vm_operations_struct peerdma_cpu_map_ops = {
 	.open = cpu_map_open,
 	.close = cpu_map_close,
 	.fault = cpu_map_fault,
@@ -165,7 +170,7 @@ int peerdma_cpu_map(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 	vma->vm_page_prot = peerdma_caching_prot(dmabuf->priv,
 						 vma->vm_page_prot);
 	vma->vm_private_data = dmabuf->priv;
-	vma->vm_ops = &cpu_map_ops;
+	vma->vm_ops = &peerdma_cpu_map_ops;
 	cpu_map_open(vma);
 	return 0;
 }

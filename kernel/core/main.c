@@ -39,6 +39,8 @@ struct peerdma_core peerdma = {
 	.accounts_lock = __MUTEX_INITIALIZER(peerdma.accounts_lock),
 	.bars = LIST_HEAD_INIT(peerdma.bars),
 	.bars_lock = __MUTEX_INITIALIZER(peerdma.bars_lock),
+	.page_maps = LIST_HEAD_INIT(peerdma.page_maps),
+	.page_maps_lock = __MUTEX_INITIALIZER(peerdma.page_maps_lock),
 };
 
 static int peerdma_info_ioctl(struct peerdma_call *call);
@@ -78,6 +80,8 @@ static const struct ioctl_row ioctl_rows[] = {
 		  event_fd),
 	IOCTL_ROW(PEERDMA_NR_REVOKE, peerdma_revoke_ioctl, peerdma_revoke,
 		  reserved),
+	IOCTL_ROW(PEERDMA_NR_PAGES, peerdma_pages_ioctl, peerdma_page_map,
+		  out_device),
 };
 
 static int peerdma_info_ioctl(struct peerdma_call *call)
@@ -158,6 +162,8 @@ static long peerdma_ioctl(struct file *file, unsigned int cmd,
 		return -ENOTTY;
 	row = &ioctl_rows[array_index_nospec(_IOC_NR(cmd),
 					     ARRAY_SIZE(ioctl_rows))];
+	if (!row->run)
+		return -ENOTTY;
 
 	ret = peerdma_copy_in(&call.arg, row->size, row->min_size, user);
 	if (ret)
@@ -185,6 +191,8 @@ static const char *const counter_names[PEERDMA_NR_COUNTERS] = {
 	[PEERDMA_COUNT_DEVICE_MAPS] = "device_maps",
 	[PEERDMA_COUNT_FILE_IOS] = "file_ios",
 	[PEERDMA_COUNT_PAGE_BYTES] = "page_bytes",
+	[PEERDMA_COUNT_PAGE_MAPS] = "page_maps",
+	[PEERDMA_COUNT_HELD_PAGE_MAPS] = "held_page_maps",
 };
 
 static int counters_show(struct seq_file *seq, void *unused)
@@ -203,6 +211,7 @@ static int __init peerdma_init(void)
 	int ret;
 
 	INIT_DELAYED_WORK(&peerdma.bars_reap, peerdma_pages_reap);
+	INIT_DELAYED_WORK(&peerdma.page_maps_poll, peerdma_page_maps_poll);
 
 	ret = peerdma_revoke_init();
 	if (ret)
@@ -239,6 +248,7 @@ static void __exit peerdma_exit(void)
 	peerdma_provider_unregister(&peerdma_provider_user);
 	peerdma_provider_unregister(&peerdma_provider_pci);
 	peerdma_revoke_exit();
+	peerdma_page_maps_exit();
 	peerdma_pages_exit();
 }
 

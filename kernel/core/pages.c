@@ -12,8 +12,9 @@
  * large, is registered when a buffer first needs it, is kept when the last
  * buffer leaves, and is freed by a worker after a while.
  *
- * Nothing here is handed to user space: transfers hold the buffer, the buffer
- * holds its units, so no page reference outlives a unit.
+ * Transfers hold the buffer, and so do page maps (pages_map.c) until nobody holds
+ * one of their pages; the buffer holds its units. So no page reference outlives a
+ * unit.
  */
 #include <linux/io.h>
 #include <linux/jiffies.h>
@@ -414,6 +415,38 @@ struct peerdma_pages *peerdma_pages_get(struct peerdma_buffer *buffer,
 unlock:
 	mutex_unlock(&buffer->pages_lock);
 	return pages;
+}
+
+/**
+ * peerdma_pages_lendable - may user space have them, and mapped how?
+ * @pages: of a buffer in use
+ * @write_combined: out; else they are uncached
+ *
+ * Pages that the device's driver has registered are not ours to count. One
+ * mapping has one kind of caching, and it must be that of the pages.
+ *
+ * Return: PEERDMA_REASON_NONE or why not.
+ */
+enum peerdma_reason peerdma_pages_lendable(const struct peerdma_pages *pages,
+					   bool *write_combined)
+{
+	enum peerdma_reason reason = PEERDMA_REASON_NONE;
+	u32 i, nr = 0, nr_combined = 0;
+
+	mutex_lock(&peerdma.bars_lock);
+	for_each_set_bit(i, pages->held, pages->bar->nr_units) {
+		const struct peerdma_page_unit *unit = pages->bar->units[i];
+
+		nr++;
+		nr_combined += unit->wc_reserved;
+		if (unit->borrowed)
+			reason = PEERDMA_REASON_BORROWED_PAGES;
+	}
+	mutex_unlock(&peerdma.bars_lock);
+	*write_combined = nr_combined;
+	if (reason == PEERDMA_REASON_NONE && nr_combined && nr_combined < nr)
+		reason = PEERDMA_REASON_BAR_CACHING;
+	return reason;
 }
 
 /**

@@ -7,7 +7,9 @@
  * dead, so that nothing begins; let importers go; zap the CPU's mappings; wait
  * for transfers and device mappings; then the memory is nobody's but its
  * owner's. What is waited for ends by itself: a drive's requests by its timeout,
- * an importer's mappings by the contract of dma_buf_invalidate_mappings().
+ * an importer's mappings by the contract of dma_buf_invalidate_mappings(). Not so
+ * the pages of a page map, which somebody may hold for as long as he likes; a
+ * device could still write to them, so they are waited for all the same.
  */
 #include <linux/capability.h>
 #include <linux/dma-resv.h>
@@ -16,6 +18,8 @@
 #include <linux/slab.h>
 
 #include "trace.h"
+
+#define PATIENCE	(30 * HZ)
 
 /**
  * struct watcher - somebody who wants to know of a revocation
@@ -58,6 +62,19 @@ void peerdma_buffer_unuse(struct peerdma_buffer *buffer)
 		complete_all(&buffer->drained);
 }
 
+/*
+ * Wakes up now and then: that somebody holds pages is no reason to take this for
+ * a hung task, but is one to tell the administrator why it takes so long.
+ */
+static void buffer_drain(struct peerdma_buffer *buffer)
+{
+	if (wait_for_completion_timeout(&buffer->drained, PATIENCE))
+		return;
+	pci_warn(buffer->pdev, "peerdma: a revoked buffer is still in use\n");
+	while (!wait_for_completion_timeout(&buffer->drained, PATIENCE))
+		;
+}
+
 static void importers_invalidate(struct dma_buf *dmabuf)
 {
 	dma_resv_lock(dmabuf->resv, NULL);
@@ -97,7 +114,8 @@ void peerdma_buffer_revoke(struct peerdma_buffer *buffer, bool unpin)
 	case PEERDMA_END_RELEASE:
 		return;
 	case PEERDMA_END_REVOKE:
-		wait_for_completion(&buffer->revoked);
+		while (!wait_for_completion_timeout(&buffer->revoked, PATIENCE))
+			;
 		return;
 	}
 	trace_revoke(buffer);
@@ -110,9 +128,10 @@ void peerdma_buffer_revoke(struct peerdma_buffer *buffer, bool unpin)
 	if (buffer->inode) {
 		importers_invalidate(buffer->dmabuf);
 		unmap_mapping_range(buffer->inode->i_mapping, 0, 0, 1);
+		peerdma_page_maps_revoked();
 	}
 	peerdma_buffer_unuse(buffer);
-	wait_for_completion(&buffer->drained);
+	buffer_drain(buffer);
 
 	peerdma_buffer_end_pin(buffer);
 	if (unpin)
@@ -140,8 +159,24 @@ void peerdma_pinned_revoke(struct peerdma_pinned *pinned)
 EXPORT_SYMBOL_NS_GPL(peerdma_pinned_revoke, PEERDMA_NS);
 
 /**
+ * peerdma_buffer_revoke_work - a revocation that outlives who asked for it
+ * @work: peerdma_buffer::revoke_work; consumes a reference to the dma-buf
+ */
+void peerdma_buffer_revoke_work(struct work_struct *work)
+{
+	struct peerdma_buffer *buffer =
+		container_of(work, struct peerdma_buffer, revoke_work);
+
+	peerdma_buffer_revoke(buffer, true);
+	peerdma_buffer_put(buffer);
+}
+
+/**
  * peerdma_revoke_ioctl - PEERDMA_REVOKE
  * @call: arg.revoke
+ *
+ * Pages can be held for ever, so whoever waits for them can be killed; the
+ * revocation goes on.
  *
  * Return: 0 or -errno as peerdma.h says.
  */
@@ -149,6 +184,7 @@ int peerdma_revoke_ioctl(struct peerdma_call *call)
 {
 	struct peerdma_revoke *revoke = &call->arg.revoke;
 	struct peerdma_buffer *buffer;
+	int ret = 0;
 
 	if (revoke->flags || revoke->reserved)
 		return -EOPNOTSUPP;
@@ -158,9 +194,13 @@ int peerdma_revoke_ioctl(struct peerdma_call *call)
 	buffer = peerdma_buffer_get(revoke->buffer_fd);
 	if (IS_ERR(buffer))
 		return PTR_ERR(buffer);
-	peerdma_buffer_revoke(buffer, true);
+	get_dma_buf(buffer->dmabuf);
+	if (!queue_work(peerdma.revocations, &buffer->revoke_work))
+		peerdma_buffer_put(buffer);
+	if (wait_for_completion_killable(&buffer->revoked))
+		ret = -EINTR;
 	peerdma_buffer_put(buffer);
-	return 0;
+	return ret;
 }
 
 static int watch_add(struct peerdma_buffer *buffer, struct eventfd_ctx *event)
@@ -313,7 +353,15 @@ static struct notifier_block device_notifier = {
  */
 int peerdma_revoke_init(void)
 {
-	return bus_register_notifier(&pci_bus_type, &device_notifier);
+	int ret;
+
+	peerdma.revocations = alloc_workqueue("peerdma_revoke", WQ_UNBOUND, 0);
+	if (!peerdma.revocations)
+		return -ENOMEM;
+	ret = bus_register_notifier(&pci_bus_type, &device_notifier);
+	if (ret)
+		destroy_workqueue(peerdma.revocations);
+	return ret;
 }
 
 /**
@@ -322,4 +370,5 @@ int peerdma_revoke_init(void)
 void peerdma_revoke_exit(void)
 {
 	bus_unregister_notifier(&pci_bus_type, &device_notifier);
+	destroy_workqueue(peerdma.revocations);
 }

@@ -65,7 +65,8 @@ page_tells_all() {
 structs_agree() {
 	local name status=0
 
-	for name in info pin query segment file_io file_segment route; do
+	for name in info pin query segment file_io file_segment route watch \
+		revoke page_map; do
 		diff <(sed -n "/^struct peerdma_$name {/,/^};/p" \
 			include/uapi/peerdma.h) \
 			<(sed -n "/^struct peerdma_$name {/,/^};/p" \

@@ -47,6 +47,7 @@ union any_arg {
 	struct peerdma_route route;
 	struct peerdma_watch watch;
 	struct peerdma_revoke revoke;
+	struct peerdma_page_map pages;
 };
 
 static void fill_info(union any_arg *arg)
@@ -102,12 +103,21 @@ static void fill_watch(union any_arg *arg)
 	};
 }
 
-/* The last verb of all: the others need a buffer that is not revoked. */
+/* The last of the verbs: the others need a buffer that is not revoked. */
 static void fill_revoke(union any_arg *arg)
 {
 	arg->revoke = (struct peerdma_revoke){
 		.size = sizeof(arg->revoke),
 		.buffer_fd = any.fd,
+	};
+}
+
+static void fill_pages(union any_arg *arg)
+{
+	arg->pages = (struct peerdma_page_map){
+		.size = sizeof(arg->pages),
+		.buffer_fd = any.fd,
+		.out_fd = -1,
 	};
 }
 
@@ -142,17 +152,19 @@ static const struct verb {
 	  PEERDMA_FILE_IO_WRITE, fill_file_io },
 	{ "ROUTE", 4, SIZES(peerdma_route, out_distance), 0, fill_route },
 	{ "WATCH", 5, SIZES(peerdma_watch, event_fd), 0, fill_watch },
+	{ "PAGES", 8, SIZES(peerdma_page_map, out_device),
+	  PEERDMA_PAGES_ANY_ROUTE, fill_pages },
 	{ "REVOKE", 6, SIZES(peerdma_revoke, reserved), 0, fill_revoke },
 };
 
 #define NR_VERBS	(sizeof(verbs) / sizeof(verbs[0]))
 
-static void close_pin(const struct verb *verb, const void *arg)
+static void close_made(const struct verb *verb, const union any_arg *arg)
 {
-	const struct peerdma_pin *pin = arg;
-
-	if (verb->nr == PEERDMA_NR_PIN && pin->out_fd >= 0)
-		close(pin->out_fd);
+	if (verb->nr == PEERDMA_NR_PIN)
+		close(arg->pin.out_fd);
+	else if (verb->nr == PEERDMA_NR_PAGES)
+		close(arg->pages.out_fd);
 }
 
 /* The verb's argument at the end of a page after which there is nothing. */
@@ -180,7 +192,7 @@ static int call_sized(const struct verb *verb, uint32_t size, uint32_t room)
 	*(uint32_t *)arg = size;
 	ret = call(verb->nr, arg);
 	if (!ret)
-		close_pin(verb, arg);
+		close_made(verb, arg);
 	return ret;
 }
 
@@ -258,7 +270,7 @@ static void test_flags(void)
 			ret = call(verb->nr, arg);
 			refused += ret == -EOPNOTSUPP;
 			if (!ret)
-				close_pin(verb, arg);
+				close_made(verb, (const void *)arg);
 		}
 		t_is(refused, 32 - known, "%s: every unknown flag is refused",
 		     verb->name);
@@ -348,7 +360,7 @@ static void test_info(void)
 	info.flags = 0;
 	t_result(call(PEERDMA_NR_INFO, &info), 0, "INFO");
 	t_is(info.size, sizeof(info), "size is left alone");
-	t_is(info.out_verbs, 0x7f, "out_verbs");
+	t_is(info.out_verbs, 0x17f, "out_verbs");
 	t_is(info.out_features & ~PEERDMA_FEATURE_KERNEL_ROUTE,
 	     PEERDMA_FEATURE_URING, "out_features");
 	t_ok(!strcmp(info.out_providers, "pci user nvidia"), "out_providers");

@@ -12,7 +12,7 @@
 #include <linux/udmabuf.h>
 
 #include "../t_counters.h"
-#include "../t_transfer.h"
+#include "../t_pages.h"
 
 #define PAGE		4096u
 #define GPU_PAGE	65536u
@@ -395,10 +395,12 @@ static int foreign_dmabuf(void)
 
 static void check_buffer_fd(int fd, int want, const char *what)
 {
+	struct peerdma_page_map pages;
 	struct peerdma_file_io io;
 	struct peerdma_query got;
 
 	t_result(query(fd, NULL, 0, &got), want, "QUERY of %s", what);
+	t_result(t_pages(dev, fd, 0, &pages), want, "PAGES of %s", what);
 	t_result(t_move(dev, T_READ, fd, drive, NULL, 0, &io), want,
 		 "FILE_IO with %s", what);
 	t_is(io.out_device, PEERDMA_DEVICE_NONE, "... writes its answer");
