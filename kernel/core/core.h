@@ -444,6 +444,7 @@ struct peerdma_path {
 void peerdma_path_find(struct pci_dev *from, struct pci_dev *to,
 		       phys_addr_t end, struct peerdma_path *path);
 u32 peerdma_device_number(struct pci_dev *pdev);
+bool peerdma_device_translated(struct device *dev);
 int peerdma_route_ioctl(struct peerdma_call *call);
 
 /* drive.c */

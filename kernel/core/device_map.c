@@ -7,6 +7,7 @@
  * address although an IOMMU translates (open-gpu-kernel-modules#1324).
  */
 #include <linux/dma-mapping.h>
+#include <linux/iommu.h>
 #include <linux/scatterlist.h>
 #include <linux/slab.h>
 
@@ -75,17 +76,50 @@ void peerdma_device_unpin(struct dma_buf_attachment *attachment)
 {
 }
 
-static void unmap_entries(struct device *dev, struct sg_table *sgt,
-			  unsigned int nr, enum dma_data_direction dir)
+/* Where the device's address leads, as far as the kernel can tell. */
+static phys_addr_t address_target(struct device *dev, dma_addr_t addr)
 {
-	struct scatterlist *sg;
-	unsigned int i;
+	if (!peerdma_device_translated(dev))
+		return addr;
+	return iommu_iova_to_phys(iommu_get_domain_for_dev(dev), addr);
+}
 
-	for_each_sgtable_dma_sg(sgt, sg, i) {
-		if (i == nr)
-			break;
-		dma_unmap_resource(dev, sg_dma_address(sg), sg_dma_len(sg),
-				   dir, 0);
+/*
+ * A physical range, whole CPU pages, as a device sees it. The answer is looked
+ * through: within the device's mask, and leading to the memory at both ends.
+ */
+static dma_addr_t range_map(struct device *dev, phys_addr_t phys, u64 len,
+			    enum dma_data_direction dir)
+{
+	dma_addr_t addr = dma_map_resource(dev, phys, len, dir, 0);
+	u64 last = len - PAGE_SIZE;
+
+	if (dma_mapping_error(dev, addr))
+		return DMA_MAPPING_ERROR;
+	if (addr + len - 1 <= dma_get_mask(dev) &&
+	    address_target(dev, addr) == phys &&
+	    address_target(dev, addr + last) == phys + last)
+		return addr;
+	dma_unmap_resource(dev, addr, len, dir, 0);
+	return DMA_MAPPING_ERROR;
+}
+
+/* Undo the first @nr extents of a table. */
+static void unmap_extents(struct device *dev, struct sg_table *sgt,
+			  const struct peerdma_buffer *buffer, u32 nr,
+			  enum dma_data_direction dir)
+{
+	struct scatterlist *sg = sgt->sgl;
+	u32 i;
+
+	for (i = 0; i < nr; i++) {
+		u64 left = buffer->extents[i].len;
+
+		dma_unmap_resource(dev, sg_dma_address(sg), left, dir, 0);
+		while (left) {
+			left -= sg_dma_len(sg);
+			sg = sg_next(sg);
+		}
 	}
 }
 
@@ -108,30 +142,58 @@ static int map_ram(struct device *dev, struct sg_table *sgt,
 	return ret ? -EIO : 0;
 }
 
+static int table_alloc(const struct peerdma_buffer *buffer,
+		       struct sg_table *sgt, u64 max)
+{
+	u64 nr = 0;
+	u32 i;
+
+	/* An entry is whole pages. */
+	if (!max)
+		return -EIO;
+	for (i = 0; i < buffer->nr_extents; i++)
+		nr += DIV_ROUND_UP_ULL(buffer->extents[i].len, max);
+	if (nr > UINT_MAX)
+		return -ENOMEM;
+	return sg_alloc_table(sgt, nr, GFP_KERNEL);
+}
+
+/*
+ * Map every extent, as one so that the IOMMU's large pages fit, and tell of it in
+ * entries no longer than the device takes: an importer programs it entry by
+ * entry, and has told the DMA API how much that is.
+ */
 static int map_extents(struct device *dev, struct sg_table *sgt,
 		       const struct peerdma_buffer *buffer,
 		       enum dma_data_direction dir)
 {
+	u64 max = round_down(dma_get_max_seg_size(dev), PAGE_SIZE);
 	struct scatterlist *sg;
-	unsigned int i;
 	int ret;
+	u32 i;
 
-	ret = sg_alloc_table(sgt, buffer->nr_extents, GFP_KERNEL);
+	ret = table_alloc(buffer, sgt, max);
 	if (ret)
 		return ret;
 
-	for_each_sgtable_dma_sg(sgt, sg, i) {
+	sg = sgt->sgl;
+	for (i = 0; i < buffer->nr_extents; i++) {
 		const struct peerdma_extent *extent = &buffer->extents[i];
+		u64 left = extent->len;
 		dma_addr_t addr;
 
-		addr = dma_map_resource(dev, extent->phys, extent->len, dir, 0);
-		if (dma_mapping_error(dev, addr)) {
-			unmap_entries(dev, sgt, i, dir);
+		addr = range_map(dev, extent->phys, left, dir);
+		if (addr == DMA_MAPPING_ERROR) {
+			unmap_extents(dev, sgt, buffer, i, dir);
 			sg_free_table(sgt);
 			return -EIO;
 		}
-		sg_dma_address(sg) = addr;
-		sg_dma_len(sg) = extent->len;
+		while (left) {
+			sg_dma_address(sg) = addr + extent->len - left;
+			sg_dma_len(sg) = min(left, max);
+			left -= sg_dma_len(sg);
+			sg = sg_next(sg);
+		}
 	}
 	return 0;
 }
@@ -142,8 +204,9 @@ static int map_extents(struct device *dev, struct sg_table *sgt,
  * @dir: which way the device moves data
  *
  * The table's entries have DMA addresses and, but for ordinary memory, no pages:
- * BAR memory is not for the CPU's page-wise hands. Called with the dma-buf's
- * reservation lock held.
+ * BAR memory is not for the CPU's page-wise hands. None is longer than
+ * dma_get_max_seg_size() of the device. Called with the dma-buf's reservation lock
+ * held.
  *
  * Return: the table, or ERR_PTR: -ENODEV when the buffer is revoked, -ENOMEM, -EIO
  * when the DMA API cannot map.
@@ -194,7 +257,8 @@ void peerdma_device_unmap(struct dma_buf_attachment *attachment,
 	if (peerdma_buffer_is_ram(buffer))
 		dma_unmap_sgtable(attachment->dev, sgt, dir, 0);
 	else
-		unmap_entries(attachment->dev, sgt, sgt->nents, dir);
+		unmap_extents(attachment->dev, sgt, buffer, buffer->nr_extents,
+			      dir);
 	sg_free_table(sgt);
 	kfree(sgt);
 	peerdma_buffer_count(buffer, PEERDMA_COUNT_DEVICE_MAPS, -1);

@@ -174,7 +174,11 @@ static struct pci_dev *common_bridge(struct pci_dev *a, struct pci_dev *b,
 	return a == b ? a : NULL;
 }
 
-static bool iommu_translates(struct device *dev)
+/**
+ * peerdma_device_translated - does an IOMMU translate what the device sends?
+ * @dev: any
+ */
+bool peerdma_device_translated(struct device *dev)
 {
 	struct iommu_domain *domain = iommu_get_domain_for_dev(dev);
 
@@ -254,7 +258,7 @@ void peerdma_path_find(struct pci_dev *from, struct pci_dev *to,
 	bool redirected, host;
 	int kernel;
 
-	path->translated = iommu_translates(&from->dev);
+	path->translated = peerdma_device_translated(&from->dev);
 	common = common_bridge(from, to, &path->distance, &redirected);
 	host = path->translated || redirected || !common;
 	path->via = peerdma_device_number(host ? root_port(from) : common);
