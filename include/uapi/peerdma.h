@@ -10,6 +10,7 @@
  *
  *      PIN ──► dma-buf fd ──┬── mmap()      the CPU's view
  *                           ├── FILE_IO     files, without a bounce in RAM
+ *                           ├── MAP_DEVICE  addresses for another PCI device
  *                           ├── PAGES       struct pages: plain I/O on it
  *                           ├── QUERY       what it is
  *                           └── dma_buf_attach() in any driver
@@ -57,11 +58,17 @@
  * EBADFD        the file was opened without O_DIRECT
  * EMEDIUMTYPE   the file cannot be moved by a PCI drive's DMA at all;
  *               @out_reason says why
- * EREMOTEIO     a device cannot reach the buffer's memory, or it cannot be had as
- *               pages; @out_reason says why
- * EBUSY         the kernel or a driver uses that part of the BAR already
+ * EREMOTEIO     the drive or device cannot reach the buffer's memory, or it cannot
+ *               be had as pages; @out_reason says why
+ * EBUSY         the kernel or a driver uses that part of the BAR already, or works
+ *               with the PCI device or another one of its IOMMU group
  * EDQUOT        the user may pin no more bytes: the module's quota, or for their
  *               own memory RLIMIT_MEMLOCK
+ * EDOM          device addresses beyond what the device or its IOMMU can
+ *               produce, or no room left below
+ * EADDRNOTAVAIL device addresses that are reserved: for interrupts, by firmware,
+ *               or because a bridge above the device forwards them
+ * EADDRINUSE    device addresses that are mapped already
  * ENOBUFS       the provider's device has no BAR aperture left for the pin
  * ENODEV        the provider's device is gone or switched off, or the buffer was
  *               revoked
@@ -83,6 +90,7 @@ enum {
 	PEERDMA_NR_ROUTE	= 0x04,
 	PEERDMA_NR_WATCH	= 0x05,
 	PEERDMA_NR_REVOKE	= 0x06,
+	PEERDMA_NR_MAP_DEVICE	= 0x07,
 	PEERDMA_NR_PAGES	= 0x08,
 };
 
@@ -107,8 +115,8 @@ enum {
  *	buffers in host RAM (swiotlb=force, a confidential guest)
  * @PEERDMA_REASON_UNTRUSTED: the drive sits on an external port; the kernel may
  *	bounce its DMA
- * @PEERDMA_REASON_DMA_MASK: no IOMMU translates for the drive, and the memory
- *	lies above the highest address that the drive can produce
+ * @PEERDMA_REASON_DMA_MASK: no IOMMU translates for the drive or device, and the
+ *	memory lies above the highest address that it can produce
  * @PEERDMA_REASON_BUS_OFFSET: bus and CPU addresses of the memory differ
  * @PEERDMA_REASON_KERNEL: the kernel's own peer-to-peer check refuses the pair
  * @PEERDMA_REASON_BAR_GRANULE: the BAR is too small or too oddly placed for the
@@ -119,6 +127,10 @@ enum {
  *	on this architecture
  * @PEERDMA_REASON_DMA_DEBUG: the kernel was built with CONFIG_DMA_API_DEBUG and
  *	lets no drive map BAR memory
+ * @PEERDMA_REASON_NO_IOMMU: no IOMMU translates for the device, and what is asked
+ *	for needs one
+ * @PEERDMA_REASON_DMA_API: the kernel's DMA or IOMMU interface does not map the
+ *	memory for the device: no room below its mask, or the IOMMU's driver refuses
  * @PEERDMA_REASON_REVOCABLE: the pin is PEERDMA_PIN_REVOCABLE, and a page that
  *	somebody holds cannot be taken back
  * @PEERDMA_REASON_BORROWED_PAGES: the struct pages are those of the device's own
@@ -143,6 +155,8 @@ enum peerdma_reason {
 	PEERDMA_REASON_BAR_CACHING	= 13,
 	PEERDMA_REASON_ARCH		= 14,
 	PEERDMA_REASON_DMA_DEBUG	= 15,
+	PEERDMA_REASON_NO_IOMMU		= 20,
+	PEERDMA_REASON_DMA_API		= 21,
 	PEERDMA_REASON_REVOCABLE	= 24,
 	PEERDMA_REASON_BORROWED_PAGES	= 25,
 	PEERDMA_REASON_NOT_PREFETCHABLE	= 26,
@@ -520,6 +534,95 @@ struct peerdma_revoke {
 
 #define PEERDMA_REVOKE	_IO(PEERDMA_IOCTL_TYPE, PEERDMA_NR_REVOKE)
 
+/* ---- MAP_DEVICE ---------------------------------------------------------- */
+
+/** PEERDMA_MAP_DEVICE_IOVA - at @iova, and nowhere else */
+#define PEERDMA_MAP_DEVICE_IOVA		(1u << 0)
+/**
+ * PEERDMA_MAP_DEVICE_READ_ONLY - the device reads only; an IOMMU sees to it, and
+ * where none translates it is the caller's word
+ */
+#define PEERDMA_MAP_DEVICE_READ_ONLY	(1u << 1)
+
+/**
+ * struct peerdma_device_segment - one contiguous part of a mapping
+ * @addr: for the device's DMA
+ * @len: bytes
+ */
+struct peerdma_device_segment {
+	__aligned_u64 addr;
+	__aligned_u64 len;
+};
+
+/**
+ * struct peerdma_map_device - addresses by which a PCI device reaches a buffer
+ * @size: sizeof(struct peerdma_map_device)
+ * @flags: PEERDMA_MAP_DEVICE_*
+ * @buffer_fd: the dma-buf
+ * @device: the function that will do the DMA, as PEERDMA_DEVICE()
+ * @offset: where to begin, in bytes from the start of the pinned range
+ * @len: bytes, any number above 0
+ * @iova: with PEERDMA_MAP_DEVICE_IOVA, the device's address of the byte at
+ *	@offset; it must lie in a CPU page as that byte does in the dma-buf
+ *	(peerdma_pin.out_offset plus @offset). Else 0.
+ * @segments: user pointer to an array of struct peerdma_device_segment: the bytes
+ *	asked for, in order, what is contiguous for the device merged, however long.
+ *	How much one DMA may move is between the device and the caller.
+ * @nr_segments: room in @segments on entry, parts that there are on return
+ * @address_bits: how many bits of address the device drives, 24 to 64; only for one
+ *	that is bound to peerdma-stub, and remembered until it is no longer. 0: as
+ *	before, which is 32 at first
+ * @out_fd: the mapping; always close-on-exec. Closing it ends the mapping.
+ * @out_reason: enum peerdma_reason with EREMOTEIO, else 0
+ * @out_via: the bridge that decided, as for ROUTE
+ * @out_translated: 1 when an IOMMU translates the addresses
+ * @reserved: must be 0
+ *
+ * Needs CAP_SYS_RAWIO. Whole CPU pages become reachable, not only the bytes asked
+ * for. Not for the provider "user": EOPNOTSUPP.
+ *
+ * A device that is bound to a driver gets addresses from the kernel's DMA API,
+ * below the mask that its driver has set: a segment for each physically contiguous
+ * part of the buffer, or fewer where these happen to be neighbours for the device,
+ * which may differ from one call to the next. A device without a driver, or bound to
+ * peerdma-stub, is put into an IOMMU domain that holds nothing but its mappings
+ * (those of its whole IOMMU group), and gets one segment: at @iova, or where room
+ * is. Where no IOMMU translates for it the addresses are those of the bus.
+ *
+ * peerdma-stub is a driver that does nothing; it binds by the device's
+ * driver_override in sysfs only. It keeps other drivers off.
+ *
+ * A mapping ends when its descriptor is closed; when the buffer is revoked; when a
+ * driver is bound to the device or unbound from it; when the device is removed.
+ * From then on an IOMMU blocks the device. Where none translates, a device without
+ * a driver of its own is no longer a bus master then; one with a driver cannot be
+ * stopped, and is not given a PEERDMA_PIN_REVOCABLE buffer. Closing the last
+ * mapping of a device without a driver of its own ends its bus mastering, too.
+ *
+ * Sleeps. Errors: E2BIG, EOPNOTSUPP, EPERM, EINVAL, EOVERFLOW, EBADF, ERANGE,
+ * EACCES (PEERDMA_PIN_READ_ONLY without PEERDMA_MAP_DEVICE_READ_ONLY), ENOENT,
+ * EBUSY, EREMOTEIO, EDOM, EADDRNOTAVAIL, EADDRINUSE, ENODEV, EMSGSIZE, EFAULT,
+ * ENOMEM, EMFILE and ENFILE.
+ */
+struct peerdma_map_device {
+	__u32 size;
+	__u32 flags;
+	__s32 buffer_fd;
+	__u32 device;
+	__aligned_u64 offset;
+	__aligned_u64 len;
+	__aligned_u64 iova;
+	__aligned_u64 segments;
+	__u32 nr_segments;
+	__u32 address_bits;
+	__s32 out_fd;
+	__u32 out_reason;
+	__u32 out_via;
+	__u32 out_translated;
+	__aligned_u64 reserved;
+};
+
+#define PEERDMA_MAP_DEVICE	_IO(PEERDMA_IOCTL_TYPE, PEERDMA_NR_MAP_DEVICE)
 /* ---- PAGES --------------------------------------------------------------- */
 
 /**

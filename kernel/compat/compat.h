@@ -20,6 +20,7 @@
 #include <linux/export.h>
 #include <linux/fs.h>
 #include <linux/io_uring/cmd.h>
+#include <linux/iommu.h>
 #include <linux/memremap.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -93,6 +94,28 @@ static inline int peerdma_mapped_prot(struct vm_area_struct *vma,
 	return 0;
 #endif
 }
+
+/* iommu_map takes GFP flags: since 6.3, 1369459b2e21; drop with 6.3. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
+static inline int peerdma_iommu_map(struct iommu_domain *domain,
+				    unsigned long iova, phys_addr_t phys,
+				    size_t size, int prot, gfp_t gfp)
+{
+	return iommu_map(domain, iova, phys, size, prot);
+}
+
+#define iommu_map peerdma_iommu_map
+#endif
+
+/* iommu_paging_domain_alloc: since 6.11; drop with 6.11. */
+#ifndef PEERDMA_HAVE_PAGING_DOMAIN_ALLOC
+static inline struct iommu_domain *iommu_paging_domain_alloc(struct device *dev)
+{
+	struct iommu_domain *domain = iommu_domain_alloc(dev->bus);
+
+	return domain ? domain : ERR_PTR(-ENODEV);
+}
+#endif
 
 /* eventfd_signal always adds one: since 6.8, 3652117f8548; drop with 6.8. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)

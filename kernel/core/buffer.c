@@ -151,6 +151,26 @@ u32 peerdma_buffer_extent_at(const struct peerdma_buffer *buffer, u64 offset)
 	return low;
 }
 
+/**
+ * peerdma_buffer_part - what one extent has of a range
+ * @buffer: any
+ * @index: of an extent that the range touches
+ * @start: where the range starts, in bytes from the start of the dma-buf
+ * @end: where it ends, likewise
+ * @phys: out: physical address of the part's first byte
+ *
+ * Return: bytes of the part.
+ */
+u64 peerdma_buffer_part(const struct peerdma_buffer *buffer, u32 index,
+			u64 start, u64 end, phys_addr_t *phys)
+{
+	const struct peerdma_extent *extent = &buffer->extents[index];
+	u64 from = max(start, extent->offset);
+
+	*phys = extent->phys + from - extent->offset;
+	return min(end, extent->offset + extent->len) - from;
+}
+
 /*
  * The function and BAR that hold a physical address. The device's driver keeps
  * the BAR where it is for as long as the pin lives, so the answer stays true.
@@ -354,6 +374,7 @@ static struct peerdma_buffer *buffer_alloc(struct peerdma_provider *provider,
 	init_completion(&buffer->drained);
 	init_completion(&buffer->revoked);
 	INIT_WORK(&buffer->revoke_work, peerdma_buffer_revoke_work);
+	INIT_LIST_HEAD(&buffer->mappings);
 	INIT_LIST_HEAD(&buffer->watchers);
 	mutex_init(&buffer->watchers_lock);
 	mutex_init(&buffer->pages_lock);

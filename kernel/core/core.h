@@ -11,6 +11,8 @@
  *	      peerdma_core::bars_lock
  *	peerdma_core::page_maps_lock
  *	  peerdma_buffer::alive (for reading)
+ *	device's lock (held by the driver core around bind and unbind)
+ *	  peerdma_core::mappings_lock
  *	peerdma_core::buffers_lock (a leaf)
  *	peerdma_core::accounts_lock (a leaf)
  *	peerdma_core::providers_lock (a leaf; never held across a provider's op)
@@ -42,6 +44,7 @@
 
 struct peerdma_account;
 struct peerdma_bar;
+struct peerdma_domain;
 struct peerdma_pages;
 
 /**
@@ -52,7 +55,7 @@ struct peerdma_pages;
  * @PEERDMA_COUNT_PINNED_BYTES: bytes that they hold, in whole provider pages
  * @PEERDMA_COUNT_CPU_MAPS: user mappings of buffers
  * @PEERDMA_COUNT_IMPORTERS: devices attached to buffers
- * @PEERDMA_COUNT_DEVICE_MAPS: mappings for importing devices
+ * @PEERDMA_COUNT_DEVICE_MAPS: mappings for importing devices, and MAP_DEVICE's
  * @PEERDMA_COUNT_FILE_IOS: FILE_IO calls and commands under way
  * @PEERDMA_COUNT_PAGE_BYTES: BAR bytes that have struct pages of ours; freed
  *	some seconds after the last use
@@ -84,6 +87,10 @@ enum peerdma_counter {
  * @buffers_lock: guards @buffers and @departures
  * @accounts: list of struct peerdma_account, under @accounts_lock
  * @accounts_lock: guards @accounts and what is in them
+ * @mappings: list of what MAP_DEVICE made, under @mappings_lock
+ * @domains: list of struct peerdma_domain, under @mappings_lock
+ * @mappings_lock: guards @mappings, @domains and what is in them, and
+ *	peerdma_buffer::mappings
  * @bars: list of struct peerdma_bar, under @bars_lock
  * @bars_lock: guards @bars and what is in them
  * @bars_reap: frees struct pages that have been idle for a while
@@ -105,6 +112,9 @@ struct peerdma_core {
 	struct mutex buffers_lock; /* guards buffers, departures */
 	struct list_head accounts;
 	struct mutex accounts_lock; /* guards accounts */
+	struct list_head mappings;
+	struct list_head domains;
+	struct mutex mappings_lock; /* guards mappings and domains */
 	struct list_head bars;
 	struct mutex bars_lock; /* guards bars */
 	struct delayed_work bars_reap;
@@ -134,6 +144,7 @@ union peerdma_arg {
 	struct peerdma_route route;
 	struct peerdma_watch watch;
 	struct peerdma_revoke revoke;
+	struct peerdma_map_device map_device;
 	struct peerdma_page_map pages;
 };
 
@@ -203,12 +214,14 @@ enum peerdma_end {
  * @alive: held for reading while the CPU's page tables are filled, for writing
  *	while the buffer is made and while @dead is set
  * @dead: revoked; set once, under @alive
- * @users: transfers, device mappings and page maps, and one for not being revoked;
- *	the last one to go completes @drained
+ * @users: transfers, importers' mappings and page maps, and one for not being
+ *	revoked; the last one to go completes @drained
  * @drained: none of these is left, and none can begin
  * @ended: enum peerdma_end
  * @revoked: the revocation is through
  * @revoke_work: a revocation that REVOKE has begun; holds the dma-buf
+ * @mappings: MAP_DEVICE's that reach the memory, under
+ *	peerdma_core::mappings_lock
  * @watchers: list of struct watcher, under @watchers_lock
  * @watchers_lock: guards @watchers; a leaf
  * @pages_lock: serialises the making of @pages
@@ -252,6 +265,7 @@ struct peerdma_buffer {
 	atomic_t ended;
 	struct completion revoked;
 	struct work_struct revoke_work;
+	struct list_head mappings;
 	struct list_head watchers;
 	struct mutex watchers_lock; /* guards watchers */
 	struct mutex pages_lock; /* serialises the making of pages */
@@ -290,6 +304,8 @@ struct peerdma_buffer *peerdma_buffer_get(int fd);
 void peerdma_buffer_put(struct peerdma_buffer *buffer);
 u64 peerdma_buffer_window(const struct peerdma_buffer *buffer);
 u32 peerdma_buffer_extent_at(const struct peerdma_buffer *buffer, u64 offset);
+u64 peerdma_buffer_part(const struct peerdma_buffer *buffer, u32 index,
+			u64 start, u64 end, phys_addr_t *phys);
 void peerdma_buffer_end_pin(struct peerdma_buffer *buffer);
 void peerdma_buffer_free(struct kref *ref);
 
@@ -321,6 +337,8 @@ extern const struct vm_operations_struct peerdma_cpu_map_ops;
 int peerdma_cpu_map(struct dma_buf *dmabuf, struct vm_area_struct *vma);
 
 /* device_map.c */
+dma_addr_t peerdma_dma_map(struct device *dev, phys_addr_t phys, u64 len,
+			   enum dma_data_direction dir);
 int peerdma_device_attach(struct dma_buf *dmabuf,
 			  struct dma_buf_attachment *attachment);
 void peerdma_device_detach(struct dma_buf *dmabuf,
@@ -331,6 +349,40 @@ struct sg_table *peerdma_device_map(struct dma_buf_attachment *attachment,
 				    enum dma_data_direction dir);
 void peerdma_device_unmap(struct dma_buf_attachment *attachment,
 			  struct sg_table *sgt, enum dma_data_direction dir);
+
+/* domain.c */
+
+/**
+ * struct peerdma_iova - a range of addresses in a domain of ours
+ * @list: in struct peerdma_domain, while it is mapped
+ * @start: the first address, on a CPU page
+ * @len: bytes, whole CPU pages
+ */
+struct peerdma_iova {
+	struct list_head list;
+	u64 start;
+	u64 len;
+};
+
+struct peerdma_domain *peerdma_domain_get(struct pci_dev *pdev);
+void peerdma_domain_put(struct peerdma_domain *domain);
+int peerdma_domain_place(struct peerdma_domain *domain, struct pci_dev *pdev,
+			 struct peerdma_iova *iova, bool chosen);
+int peerdma_domain_map(struct peerdma_domain *domain, struct peerdma_iova *iova,
+		       const struct peerdma_buffer *buffer, u64 start,
+		       bool read_only);
+void peerdma_domain_unmap(struct peerdma_domain *domain,
+			  struct peerdma_iova *iova);
+bool peerdma_device_is_stub(struct pci_dev *pdev);
+bool peerdma_device_is_free(struct pci_dev *pdev);
+int peerdma_stub_init(void);
+void peerdma_stub_exit(void);
+
+/* mapping.c */
+int peerdma_map_device_ioctl(struct peerdma_call *call);
+void peerdma_mappings_revoke(struct peerdma_buffer *buffer);
+int peerdma_mappings_init(void);
+void peerdma_mappings_exit(void);
 
 /* pages.c */
 
@@ -444,6 +496,7 @@ struct peerdma_path {
 void peerdma_path_find(struct pci_dev *from, struct pci_dev *to,
 		       phys_addr_t end, struct peerdma_path *path);
 u32 peerdma_device_number(struct pci_dev *pdev);
+struct pci_dev *peerdma_device_get(u32 number);
 bool peerdma_device_translated(struct device *dev);
 int peerdma_route_ioctl(struct peerdma_call *call);
 

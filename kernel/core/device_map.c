@@ -84,12 +84,21 @@ static phys_addr_t address_target(struct device *dev, dma_addr_t addr)
 	return iommu_iova_to_phys(iommu_get_domain_for_dev(dev), addr);
 }
 
-/*
- * A physical range, whole CPU pages, as a device sees it. The answer is looked
- * through: within the device's mask, and leading to the memory at both ends.
+/**
+ * peerdma_dma_map - a physical range as a device sees it, by the DMA API
+ * @dev: the device; it reaches the memory
+ * @phys: on a CPU page
+ * @len: bytes, whole CPU pages
+ * @dir: which way it moves data
+ *
+ * The answer is looked through: within the device's mask, and leading to the
+ * memory at both ends.
+ *
+ * Return: the address, to be undone by dma_unmap_resource(), or
+ * DMA_MAPPING_ERROR.
  */
-static dma_addr_t range_map(struct device *dev, phys_addr_t phys, u64 len,
-			    enum dma_data_direction dir)
+dma_addr_t peerdma_dma_map(struct device *dev, phys_addr_t phys, u64 len,
+			   enum dma_data_direction dir)
 {
 	dma_addr_t addr = dma_map_resource(dev, phys, len, dir, 0);
 	u64 last = len - PAGE_SIZE;
@@ -182,7 +191,7 @@ static int map_extents(struct device *dev, struct sg_table *sgt,
 		u64 left = extent->len;
 		dma_addr_t addr;
 
-		addr = range_map(dev, extent->phys, left, dir);
+		addr = peerdma_dma_map(dev, extent->phys, left, dir);
 		if (addr == DMA_MAPPING_ERROR) {
 			unmap_extents(dev, sgt, buffer, i, dir);
 			sg_free_table(sgt);

@@ -37,6 +37,9 @@ struct peerdma_core peerdma = {
 	.buffers_lock = __MUTEX_INITIALIZER(peerdma.buffers_lock),
 	.accounts = LIST_HEAD_INIT(peerdma.accounts),
 	.accounts_lock = __MUTEX_INITIALIZER(peerdma.accounts_lock),
+	.mappings = LIST_HEAD_INIT(peerdma.mappings),
+	.domains = LIST_HEAD_INIT(peerdma.domains),
+	.mappings_lock = __MUTEX_INITIALIZER(peerdma.mappings_lock),
 	.bars = LIST_HEAD_INIT(peerdma.bars),
 	.bars_lock = __MUTEX_INITIALIZER(peerdma.bars_lock),
 	.page_maps = LIST_HEAD_INIT(peerdma.page_maps),
@@ -80,6 +83,8 @@ static const struct ioctl_row ioctl_rows[] = {
 		  event_fd),
 	IOCTL_ROW(PEERDMA_NR_REVOKE, peerdma_revoke_ioctl, peerdma_revoke,
 		  reserved),
+	IOCTL_ROW(PEERDMA_NR_MAP_DEVICE, peerdma_map_device_ioctl,
+		  peerdma_map_device, reserved),
 	IOCTL_ROW(PEERDMA_NR_PAGES, peerdma_pages_ioctl, peerdma_page_map,
 		  out_device),
 };
@@ -216,9 +221,12 @@ static int __init peerdma_init(void)
 	ret = peerdma_revoke_init();
 	if (ret)
 		return ret;
-	ret = peerdma_provider_register(&peerdma_provider_pci);
+	ret = peerdma_mappings_init();
 	if (ret)
 		goto exit_revoke;
+	ret = peerdma_provider_register(&peerdma_provider_pci);
+	if (ret)
+		goto exit_mappings;
 	ret = peerdma_provider_register(&peerdma_provider_user);
 	if (ret)
 		goto unregister_pci;
@@ -236,6 +244,8 @@ unregister_user:
 	peerdma_provider_unregister(&peerdma_provider_user);
 unregister_pci:
 	peerdma_provider_unregister(&peerdma_provider_pci);
+exit_mappings:
+	peerdma_mappings_exit();
 exit_revoke:
 	peerdma_revoke_exit();
 	return ret;
@@ -247,6 +257,7 @@ static void __exit peerdma_exit(void)
 	misc_deregister(&peerdma.misc);
 	peerdma_provider_unregister(&peerdma_provider_user);
 	peerdma_provider_unregister(&peerdma_provider_pci);
+	peerdma_mappings_exit();
 	peerdma_revoke_exit();
 	peerdma_page_maps_exit();
 	peerdma_pages_exit();

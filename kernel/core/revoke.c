@@ -5,11 +5,12 @@
  * There is one way, whoever asks: the provider's callback, a driver's unbinding,
  * a device's removal, or a privileged caller. In this order: mark the buffer
  * dead, so that nothing begins; let importers go; zap the CPU's mappings; wait
- * for transfers and device mappings; then the memory is nobody's but its
- * owner's. What is waited for ends by itself: a drive's requests by its timeout,
- * an importer's mappings by the contract of dma_buf_invalidate_mappings(). Not so
- * the pages of a page map, which somebody may hold for as long as he likes; a
- * device could still write to them, so they are waited for all the same.
+ * for transfers and importers; undo what MAP_DEVICE made; then the memory is
+ * nobody's but its owner's. What is waited for ends by itself: a drive's
+ * requests by its timeout, an importer's mappings by the contract of
+ * dma_buf_invalidate_mappings(). Not so the pages of a page map, which somebody
+ * may hold for as long as he likes; a device could still write to them, so they
+ * are waited for all the same.
  */
 #include <linux/capability.h>
 #include <linux/dma-resv.h>
@@ -132,6 +133,7 @@ void peerdma_buffer_revoke(struct peerdma_buffer *buffer, bool unpin)
 	}
 	peerdma_buffer_unuse(buffer);
 	buffer_drain(buffer);
+	peerdma_mappings_revoke(buffer);
 
 	peerdma_buffer_end_pin(buffer);
 	if (unpin)

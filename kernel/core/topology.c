@@ -277,7 +277,13 @@ void peerdma_path_find(struct pci_dev *from, struct pci_dev *to,
 		path->reason = PEERDMA_REASON_KERNEL;
 }
 
-static struct pci_dev *device_get(u32 number)
+/**
+ * peerdma_device_get - the function that a PEERDMA_DEVICE() names
+ * @number: as user space gave it
+ *
+ * Return: the function, counted, or NULL.
+ */
+struct pci_dev *peerdma_device_get(u32 number)
 {
 	return pci_get_domain_bus_and_slot(number >> 16, (number >> 8) & 0xff,
 					   number & 0xff);
@@ -311,10 +317,10 @@ int peerdma_route_ioctl(struct peerdma_call *call)
 	if (route->flags)
 		return -EOPNOTSUPP;
 
-	from = device_get(route->from_device);
+	from = peerdma_device_get(route->from_device);
 	if (!from)
 		return -ENOENT;
-	to = device_get(route->to_device);
+	to = peerdma_device_get(route->to_device);
 	if (!to)
 		goto put_from;
 

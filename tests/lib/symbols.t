@@ -66,7 +66,7 @@ structs_agree() {
 	local name status=0
 
 	for name in info pin query segment file_io file_segment route watch \
-		revoke page_map; do
+		revoke page_map map_device device_segment; do
 		diff <(sed -n "/^struct peerdma_$name {/,/^};/p" \
 			include/uapi/peerdma.h) \
 			<(sed -n "/^struct peerdma_$name {/,/^};/p" \

@@ -48,6 +48,7 @@ union any_arg {
 	struct peerdma_watch watch;
 	struct peerdma_revoke revoke;
 	struct peerdma_page_map pages;
+	struct peerdma_map_device map_device;
 };
 
 static void fill_info(union any_arg *arg)
@@ -103,7 +104,22 @@ static void fill_watch(union any_arg *arg)
 	};
 }
 
-/* The last of the verbs: the others need a buffer that is not revoked. */
+static void fill_map_device(union any_arg *arg)
+{
+	static struct peerdma_device_segment segments[4];
+
+	arg->map_device = (struct peerdma_map_device){
+		.size = sizeof(arg->map_device),
+		.buffer_fd = any.fd,
+		.device = drive_number,
+		.len = PAGE,
+		.segments = (uintptr_t)segments,
+		.nr_segments = 4,
+		.out_fd = -1,
+	};
+}
+
+/* The last verb of all: the others need a buffer that is not revoked. */
 static void fill_revoke(union any_arg *arg)
 {
 	arg->revoke = (struct peerdma_revoke){
@@ -152,6 +168,9 @@ static const struct verb {
 	  PEERDMA_FILE_IO_WRITE, fill_file_io },
 	{ "ROUTE", 4, SIZES(peerdma_route, out_distance), 0, fill_route },
 	{ "WATCH", 5, SIZES(peerdma_watch, event_fd), 0, fill_watch },
+	{ "MAP_DEVICE", 7, SIZES(peerdma_map_device, reserved),
+	  PEERDMA_MAP_DEVICE_IOVA | PEERDMA_MAP_DEVICE_READ_ONLY,
+	  fill_map_device },
 	{ "PAGES", 8, SIZES(peerdma_page_map, out_device),
 	  PEERDMA_PAGES_ANY_ROUTE, fill_pages },
 	{ "REVOKE", 6, SIZES(peerdma_revoke, reserved), 0, fill_revoke },
@@ -165,6 +184,8 @@ static void close_made(const struct verb *verb, const union any_arg *arg)
 		close(arg->pin.out_fd);
 	else if (verb->nr == PEERDMA_NR_PAGES)
 		close(arg->pages.out_fd);
+	else if (verb->nr == PEERDMA_NR_MAP_DEVICE)
+		close(arg->map_device.out_fd);
 }
 
 /* The verb's argument at the end of a page after which there is nothing. */
@@ -309,7 +330,7 @@ static void test_reserved(void)
 static void test_numbers(void)
 {
 	static const unsigned long unknown[] = {
-		_IO(PEERDMA_IOCTL_TYPE, 7), _IO(PEERDMA_IOCTL_TYPE, 64),
+		_IO(PEERDMA_IOCTL_TYPE, 8), _IO(PEERDMA_IOCTL_TYPE, 64),
 		_IO(PEERDMA_IOCTL_TYPE, 255), _IO(PEERDMA_IOCTL_TYPE - 1, 0),
 		_IO(0, 0), _IOR(PEERDMA_IOCTL_TYPE, 0, struct peerdma_info),
 		_IOW(PEERDMA_IOCTL_TYPE, 0, struct peerdma_info),
@@ -360,7 +381,7 @@ static void test_info(void)
 	info.flags = 0;
 	t_result(call(PEERDMA_NR_INFO, &info), 0, "INFO");
 	t_is(info.size, sizeof(info), "size is left alone");
-	t_is(info.out_verbs, 0x17f, "out_verbs");
+	t_is(info.out_verbs, 0x1ff, "out_verbs");
 	t_is(info.out_features & ~PEERDMA_FEATURE_KERNEL_ROUTE,
 	     PEERDMA_FEATURE_URING, "out_features");
 	t_ok(!strcmp(info.out_providers, "pci user nvidia"), "out_providers");
