@@ -37,8 +37,8 @@
  * ENOTTY        no such ioctl
  * E2BIG         the struct's tail holds non-zero bytes that this module does
  *               not know
- * EOPNOTSUPP    a flag, a reserved field or a kind of dma-buf that this module
- *               does not know
+ * EOPNOTSUPP    a flag or a reserved field that this module does not know; for
+ *               WATCH and REVOKE also: a dma-buf of another exporter
  * EINVAL        a wrong value: a struct that is too short, a length of zero, an
  *               offset, length or place in memory that the file cannot do
  *               unbuffered, a descriptor that is no dma-buf
@@ -71,7 +71,8 @@
  * EADDRINUSE    device addresses that are mapped already
  * ENOBUFS       the provider's device has no BAR aperture left for the pin
  * ENODEV        the provider's device is gone or switched off, or the buffer was
- *               revoked
+ *               revoked; of another exporter's dma-buf: its memory was moved or
+ *               taken back, and asking again tells which
  * EINTR         the caller is being killed; @out_bytes were moved
  * ENOMEM        the kernel is out of memory
  * ============  =============================================================
@@ -137,6 +138,17 @@ enum {
  *	driver, or of ordinary memory; nobody else knows when none is held any more
  * @PEERDMA_REASON_NOT_PREFETCHABLE: reads of the BAR may have side effects, so
  *	the kernel is given no mapping of it
+ * @PEERDMA_REASON_FOREIGN_MEMORY: another exporter's dma-buf, and its memory is
+ *	not, or not wholly, that of one PCI device's BAR: host RAM, as udmabuf's
+ * @PEERDMA_REASON_FOREIGN_REFUSED: another exporter's dma-buf, and the exporter
+ *	does not let the drive at its memory
+ * @PEERDMA_REASON_FOREIGN_ADDRESSES: another exporter's dma-buf, and the exporter
+ *	gives the drive addresses that make no sense: no whole pages, too few of
+ *	them, or such that could mean two places
+ * @PEERDMA_REASON_FOREIGN_REVOCABLE: another exporter's dma-buf, the exporter
+ *	may take its memory back at any moment, and the file is a regular one: a
+ *	transfer can wait for the file's lock for longer than the exporter may be
+ *	kept waiting. A block device will do.
  */
 enum peerdma_reason {
 	PEERDMA_REASON_NONE		= 0,
@@ -155,6 +167,10 @@ enum peerdma_reason {
 	PEERDMA_REASON_BAR_CACHING	= 13,
 	PEERDMA_REASON_ARCH		= 14,
 	PEERDMA_REASON_DMA_DEBUG	= 15,
+	PEERDMA_REASON_FOREIGN_MEMORY	= 16,
+	PEERDMA_REASON_FOREIGN_REFUSED	= 17,
+	PEERDMA_REASON_FOREIGN_ADDRESSES = 18,
+	PEERDMA_REASON_FOREIGN_REVOCABLE = 19,
 	PEERDMA_REASON_NO_IOMMU		= 20,
 	PEERDMA_REASON_DMA_API		= 21,
 	PEERDMA_REASON_REVOCABLE	= 24,
@@ -293,6 +309,12 @@ struct peerdma_pin {
 #define PEERDMA_BUFFER_READ_ONLY	(1u << 1)
 /** PEERDMA_BUFFER_REVOKED - the memory was taken back; all verbs answer ENODEV */
 #define PEERDMA_BUFFER_REVOKED		(1u << 2)
+/**
+ * PEERDMA_BUFFER_FOREIGN - another exporter's dma-buf: @out_provider is the
+ * exporter's name, cut off where it is too long, and where the memory lies is not
+ * told
+ */
+#define PEERDMA_BUFFER_FOREIGN		(1u << 3)
 
 /** PEERDMA_CACHING_WRITE_COMBINED - stores are collected, loads are uncached */
 #define PEERDMA_CACHING_WRITE_COMBINED	(1u << 0)
@@ -317,7 +339,7 @@ struct peerdma_segment {
  * struct peerdma_query - what a buffer is
  * @size: sizeof(struct peerdma_query)
  * @flags: must be 0
- * @buffer_fd: the dma-buf
+ * @buffer_fd: the dma-buf, anybody's
  * @nr_segments: room in @segments on entry, parts that there are on return;
  *	asking for any needs CAP_SYS_RAWIO, without it 0 is returned
  * @segments: user pointer to an array of struct peerdma_segment, or 0
@@ -394,7 +416,9 @@ struct peerdma_file_segment {
  * struct peerdma_file_io - move data between a file and a buffer
  * @size: sizeof(struct peerdma_file_io)
  * @flags: PEERDMA_FILE_IO_WRITE
- * @buffer_fd: the dma-buf
+ * @buffer_fd: the dma-buf, anybody's: another exporter's will do when its memory
+ *	lies in one BAR. Each call or command attaches it to the drive and maps
+ *	the whole of it, so few large ones are better than many small ones.
  * @file_fd: a regular file or block device, open with O_DIRECT and for reading
  *	or writing as the direction asks
  * @segments: user pointer to an array of struct peerdma_file_segment

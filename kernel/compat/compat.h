@@ -117,6 +117,24 @@ static inline struct iommu_domain *iommu_paging_domain_alloc(struct device *dev)
 }
 #endif
 
+/*
+ * An importer may decline to give memory back, and who takes it back refuses it:
+ * since 7.1, with dma_buf_attach_revocable(); drop with 7.1. Before, each had to
+ * have the callback, and none was called for memory that cannot be or is not
+ * pinned, until vfio-pci came in 6.19.
+ */
+#ifdef PEERDMA_HAVE_INVALIDATE_MAPPINGS
+#define PEERDMA_DECLINED(callback)	(0 ? (callback) : NULL)
+#else
+#define PEERDMA_DECLINED(callback)	callback
+#endif
+
+static inline bool peerdma_declining_is_heard(void)
+{
+	return __is_defined(PEERDMA_HAVE_INVALIDATE_MAPPINGS) ||
+	       LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0);
+}
+
 /* eventfd_signal always adds one: since 6.8, 3652117f8548; drop with 6.8. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
 #define eventfd_signal(ctx)	eventfd_signal(ctx, 1)

@@ -15,10 +15,10 @@
 #include "trace.h"
 
 /**
- * peerdma_buffer_end_pin - what the pin's end takes with it
- * @buffer: no transfer and no device mapping is left, and none can begin
+ * peerdma_buffer_forget_pages - let the struct pages go; idempotent
+ * @buffer: no transfer is left, and none can begin
  */
-void peerdma_buffer_end_pin(struct peerdma_buffer *buffer)
+void peerdma_buffer_forget_pages(struct peerdma_buffer *buffer)
 {
 	struct peerdma_pages *pages;
 
@@ -28,6 +28,15 @@ void peerdma_buffer_end_pin(struct peerdma_buffer *buffer)
 	mutex_unlock(&buffer->pages_lock);
 	if (pages)
 		peerdma_pages_free(pages);
+}
+
+/**
+ * peerdma_buffer_end_pin - what the pin's end takes with it
+ * @buffer: no transfer and no device mapping is left, and none can begin
+ */
+void peerdma_buffer_end_pin(struct peerdma_buffer *buffer)
+{
+	peerdma_buffer_forget_pages(buffer);
 	peerdma_caching_free(buffer);
 	peerdma_account_uncharge(buffer->account, buffer->pinned.len);
 	peerdma_count(PEERDMA_COUNT_PINNED_BYTES, -(s64)buffer->pinned.len);
@@ -101,6 +110,17 @@ static const struct dma_buf_ops buffer_ops = {
 };
 
 /**
+ * peerdma_buffer_of - the buffer that a dma-buf is
+ * @dmabuf: any
+ *
+ * Return: the buffer, which stays as long as @dmabuf, or NULL: somebody else's.
+ */
+struct peerdma_buffer *peerdma_buffer_of(struct dma_buf *dmabuf)
+{
+	return dmabuf->ops == &buffer_ops ? dmabuf->priv : NULL;
+}
+
+/**
  * peerdma_buffer_get - the buffer behind a descriptor, with a reference
  * @fd: a dma-buf of ours
  *
@@ -113,7 +133,7 @@ struct peerdma_buffer *peerdma_buffer_get(int fd)
 
 	if (IS_ERR(dmabuf))
 		return ERR_CAST(dmabuf);
-	if (dmabuf->ops != &buffer_ops) {
+	if (!peerdma_buffer_of(dmabuf)) {
 		dma_buf_put(dmabuf);
 		return ERR_PTR(-EOPNOTSUPP);
 	}
@@ -185,7 +205,8 @@ static struct pci_dev *bar_owner(phys_addr_t phys, struct resource **bar)
 
 		for (i = 0; i < PCI_STD_NUM_BARS; i++) {
 			res = &pdev->resource[i];
-			if ((res->flags & IORESOURCE_MEM) &&
+			/* One without a parent was never given its place. */
+			if ((res->flags & IORESOURCE_MEM) && res->parent &&
 			    phys >= res->start && phys <= res->end) {
 				*bar = res;
 				return pdev;
@@ -195,50 +216,96 @@ static struct pci_dev *bar_owner(phys_addr_t phys, struct resource **bar)
 	return NULL;
 }
 
-/*
- * Walk the provider's pages from @skip bytes in and merge what is physically
- * adjacent: with extents == NULL count, else fill. Nothing is presumed of the
- * order of pages, which a GPU scatters as it likes.
+/**
+ * peerdma_is_bar - is this the address of memory behind a PCI BAR
+ * @phys: any
+ *
+ * Context: process.
  */
-static u32 extents_walk(const struct peerdma_provider *provider,
-			const struct peerdma_pinned *pinned, u64 skip, u64 len,
-			struct peerdma_extent *extents)
+bool peerdma_is_bar(phys_addr_t phys)
 {
-	/* The first page holds the first byte, not always at its start. */
-	u64 lead = pinned->addr & (pinned->page_size - 1);
-	phys_addr_t phys, next = 0;
-	u64 done, room = 0;
-	u32 nr = 0;
+	struct resource *bar;
+	struct pci_dev *pdev = bar_owner(phys, &bar);
 
-	for (done = 0; done < len;) {
-		u64 at = lead + skip + done;
-		u64 in_page = at & (pinned->page_size - 1);
-		u64 part = min_t(u64, pinned->page_size - in_page, len - done);
+	pci_dev_put(pdev);
+	return pdev;
+}
 
-		phys = provider->page(pinned, at / pinned->page_size) + in_page;
-		if (!nr || phys != next || part > room) {
-			if (extents)
-				extents[nr] = (struct peerdma_extent){
-					.offset = done,
+/**
+ * peerdma_extents_add - the next part of a buffer's memory
+ * @extents: so far; what is physically adjacent is merged
+ * @phys: where the part lies
+ * @len: bytes
+ *
+ * Return: 0, or -ERANGE when there is more to fill than was counted.
+ */
+int peerdma_extents_add(struct peerdma_extents *extents, phys_addr_t phys,
+			u64 len)
+{
+	struct peerdma_extent *list = extents->extents;
+
+	while (len) {
+		u64 part;
+
+		if (!extents->left || phys != extents->next) {
+			if (list && extents->nr == extents->room)
+				return -ERANGE;
+			if (list)
+				list[extents->nr] = (struct peerdma_extent){
+					.offset = extents->len,
 					.phys = phys,
 				};
-			nr++;
-			room = PEERDMA_EXTENT_MAX;
+			extents->nr++;
+			extents->left = PEERDMA_EXTENT_MAX;
 		}
-		if (extents)
-			extents[nr - 1].len += part;
-		next = phys + part;
-		room -= part;
-		done += part;
+		part = min(len, extents->left);
+		if (list)
+			list[extents->nr - 1].len += part;
+		phys += part;
+		len -= part;
+		extents->next = phys;
+		extents->left -= part;
+		extents->len += part;
 	}
-	return nr;
+	return 0;
 }
 
 /*
- * All of a buffer lies in one memory BAR, or it is none of ours to hand out.
- * Ordinary memory is the kernel's and lies anywhere.
+ * Walk the provider's pages from @skip bytes in. Nothing is presumed of the
+ * order of pages, which a GPU scatters as it likes.
  */
-static int buffer_place(struct peerdma_buffer *buffer)
+static int extents_walk(const struct peerdma_provider *provider,
+			const struct peerdma_pinned *pinned, u64 skip, u64 len,
+			struct peerdma_extents *extents)
+{
+	/* The first page holds the first byte, not always at its start. */
+	u64 at = (pinned->addr & (pinned->page_size - 1)) + skip;
+	u64 end = at + len, part;
+	int ret;
+
+	for (; at < end; at += part) {
+		u64 in_page = at & (pinned->page_size - 1);
+		phys_addr_t phys = provider->page(pinned,
+						  at / pinned->page_size);
+
+		part = min_t(u64, pinned->page_size - in_page, end - at);
+		ret = peerdma_extents_add(extents, phys + in_page, part);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+/**
+ * peerdma_buffer_place - find the BAR that holds a buffer
+ * @buffer: its extents are known; @pdev and @end are found
+ *
+ * All of a buffer lies in one memory BAR, or it is none of ours to move.
+ * Ordinary memory that was pinned as such is the kernel's and lies anywhere.
+ *
+ * Return: 0 or -EOPNOTSUPP.
+ */
+int peerdma_buffer_place(struct peerdma_buffer *buffer)
 {
 	struct resource *bar;
 	u32 i;
@@ -297,6 +364,7 @@ static int buffer_fill(struct peerdma_buffer *buffer,
 	u64 start = round_down(pin->addr, PAGE_SIZE);
 	u64 window = round_down(pin->addr + pin->len - 1, PAGE_SIZE) +
 		     PAGE_SIZE - start;
+	struct peerdma_extents extents = {};
 	int ret;
 
 	lockdep_assert_held_write(&buffer->alive);
@@ -312,15 +380,19 @@ static int buffer_fill(struct peerdma_buffer *buffer,
 
 	buffer->offset = pin->addr - start;
 	buffer->len = pin->len;
-	buffer->nr_extents = extents_walk(provider, pinned,
-					  start - pinned->addr, window, NULL);
+	extents_walk(provider, pinned, start - pinned->addr, window, &extents);
+	buffer->nr_extents = extents.nr;
 	buffer->extents = kvcalloc(buffer->nr_extents,
 				   sizeof(*buffer->extents), GFP_KERNEL);
 	if (!buffer->extents)
 		return -ENOMEM;
-	extents_walk(provider, pinned, start - pinned->addr, window,
-		     buffer->extents);
-	return buffer_place(buffer);
+	extents = (struct peerdma_extents){
+		.extents = buffer->extents,
+		.room = buffer->nr_extents,
+	};
+	ret = extents_walk(provider, pinned, start - pinned->addr, window,
+			   &extents);
+	return ret ? ret : peerdma_buffer_place(buffer);
 }
 
 /**
@@ -355,14 +427,18 @@ static int buffer_export(struct peerdma_buffer *buffer)
 	return 0;
 }
 
-static struct peerdma_buffer *buffer_alloc(struct peerdma_provider *provider,
-					   const struct peerdma_pin *pin)
+/**
+ * peerdma_buffer_init - a buffer without memory
+ * @buffer: zeroes; kfree() frees it
+ * @provider: who will pin; the reference passes to the buffer
+ * @pin: how
+ *
+ * From here on it ends with its last reference; it has one.
+ */
+void peerdma_buffer_init(struct peerdma_buffer *buffer,
+			 struct peerdma_provider *provider,
+			 const struct peerdma_pin *pin)
 {
-	struct peerdma_buffer *buffer;
-
-	buffer = kzalloc_obj(*buffer, GFP_KERNEL);
-	if (!buffer)
-		return NULL;
 	buffer->provider = provider;
 	buffer->read_only = pin->flags & PEERDMA_PIN_READ_ONLY;
 	buffer->pinned.revocable = pin->flags & PEERDMA_PIN_REVOCABLE;
@@ -381,7 +457,6 @@ static struct peerdma_buffer *buffer_alloc(struct peerdma_provider *provider,
 	buffer->owner = get_pid(task_tgid(current));
 	buffer->owner_uid = current_uid();
 	get_task_comm(buffer->owner_comm, current);
-	return buffer;
 }
 
 /* The user's account is charged first, so that no two pins share what is left. */
@@ -418,11 +493,12 @@ static struct peerdma_buffer *buffer_create(struct peerdma_provider *provider,
 	struct peerdma_buffer *buffer;
 	int ret;
 
-	buffer = buffer_alloc(provider, pin);
+	buffer = kzalloc_obj(*buffer, GFP_KERNEL);
 	if (!buffer) {
 		peerdma_provider_put(provider);
 		return ERR_PTR(-ENOMEM);
 	}
+	peerdma_buffer_init(buffer, provider, pin);
 	ret = buffer_pin(buffer, pin);
 	if (ret)
 		goto free_buffer;
@@ -531,28 +607,11 @@ static int query_segments(const struct peerdma_buffer *buffer,
 	return 0;
 }
 
-/**
- * peerdma_query_ioctl - PEERDMA_QUERY
- * @call: arg.query in and out
- *
- * Return: 0 or -errno as peerdma.h says.
- */
-int peerdma_query_ioctl(struct peerdma_call *call)
+static int query_own(const struct peerdma_buffer *buffer,
+		     struct peerdma_query *query, bool raw)
 {
-	struct peerdma_query *query = &call->arg.query;
-	struct peerdma_buffer *buffer;
-	bool raw = capable(CAP_SYS_RAWIO);
 	u32 room = query->nr_segments;
 	int ret = 0;
-
-	if (query->flags || query->reserved || query->reserved2)
-		return -EOPNOTSUPP;
-	if (room && !raw)
-		return -EPERM;
-
-	buffer = peerdma_buffer_get(query->buffer_fd);
-	if (IS_ERR(buffer))
-		return PTR_ERR(buffer);
 
 	query->nr_segments = raw ? buffer->nr_extents : 0;
 	if (room && room < buffer->nr_extents)
@@ -576,6 +635,53 @@ int peerdma_query_ioctl(struct peerdma_call *call)
 	if (buffer->pdev)
 		query->out_device = peerdma_device_number(buffer->pdev);
 	query->out_caching = atomic_read(&buffer->caching_seen);
-	peerdma_buffer_put(buffer);
+	return ret;
+}
+
+/* What of another exporter's dma-buf is known without a device attached. */
+static void query_foreign(const struct dma_buf *dmabuf,
+			  struct peerdma_query *query)
+{
+	query->nr_segments = 0;
+	strscpy_pad(query->out_provider, dmabuf->exp_name,
+		    sizeof(query->out_provider));
+	query->out_offset = 0;
+	query->out_len = dmabuf->size;
+	query->out_page_size = PAGE_SIZE;
+	query->out_caching = 0;
+	query->out_state = PEERDMA_BUFFER_FOREIGN;
+	if (!(dmabuf->file->f_mode & FMODE_WRITE))
+		query->out_state |= PEERDMA_BUFFER_READ_ONLY;
+	query->out_device = PEERDMA_DEVICE_NONE;
+}
+
+/**
+ * peerdma_query_ioctl - PEERDMA_QUERY
+ * @call: arg.query in and out
+ *
+ * Return: 0 or -errno as peerdma.h says.
+ */
+int peerdma_query_ioctl(struct peerdma_call *call)
+{
+	struct peerdma_query *query = &call->arg.query;
+	bool raw = capable(CAP_SYS_RAWIO);
+	struct peerdma_buffer *buffer;
+	struct dma_buf *dmabuf;
+	int ret = 0;
+
+	if (query->flags || query->reserved || query->reserved2)
+		return -EOPNOTSUPP;
+	if (query->nr_segments && !raw)
+		return -EPERM;
+
+	dmabuf = dma_buf_get(query->buffer_fd);
+	if (IS_ERR(dmabuf))
+		return PTR_ERR(dmabuf);
+	buffer = peerdma_buffer_of(dmabuf);
+	if (buffer)
+		ret = query_own(buffer, query, raw);
+	else
+		query_foreign(dmabuf, query);
+	dma_buf_put(dmabuf);
 	return ret;
 }

@@ -4,8 +4,10 @@
  *
  * Lock order, outermost first:
  *
- *	dma_resv (held by dma-buf's core around map and unmap)
- *	  mmap_lock (held by mm around mmap and fault)
+ *	device_lock (of a drive, while another exporter's memory is attached to it)
+ *	mmap_lock (held by mm around mmap and fault; exporters' faults go on)
+ *	  dma_resv (held by dma-buf's core around map and unmap, and by exporters
+ *	  that take memory back, for which foreign.c waits for what is in flight)
  *	    peerdma_buffer::alive
  *	    peerdma_buffer::pages_lock
  *	      peerdma_core::bars_lock
@@ -57,6 +59,8 @@ struct peerdma_pages;
  * @PEERDMA_COUNT_IMPORTERS: devices attached to buffers
  * @PEERDMA_COUNT_DEVICE_MAPS: mappings for importing devices, and MAP_DEVICE's
  * @PEERDMA_COUNT_FILE_IOS: FILE_IO calls and commands under way
+ * @PEERDMA_COUNT_IMPORTS: those of them that have attached a drive to another
+ *	exporter's dma-buf
  * @PEERDMA_COUNT_PAGE_BYTES: BAR bytes that have struct pages of ours; freed
  *	some seconds after the last use
  * @PEERDMA_COUNT_PAGE_MAPS: page maps, with those that are closed and held
@@ -71,6 +75,7 @@ enum peerdma_counter {
 	PEERDMA_COUNT_IMPORTERS,
 	PEERDMA_COUNT_DEVICE_MAPS,
 	PEERDMA_COUNT_FILE_IOS,
+	PEERDMA_COUNT_IMPORTS,
 	PEERDMA_COUNT_PAGE_BYTES,
 	PEERDMA_COUNT_PAGE_MAPS,
 	PEERDMA_COUNT_HELD_PAGE_MAPS,
@@ -83,8 +88,9 @@ enum peerdma_counter {
  * @providers: list of struct peerdma_provider, under @providers_lock
  * @providers_lock: guards @providers
  * @buffers: list of struct peerdma_buffer, under @buffers_lock
+ * @imports: list of struct peerdma_import, under @buffers_lock
  * @departures: how many drivers and devices have gone, under @buffers_lock
- * @buffers_lock: guards @buffers and @departures
+ * @buffers_lock: guards @buffers, @imports and @departures
  * @accounts: list of struct peerdma_account, under @accounts_lock
  * @accounts_lock: guards @accounts and what is in them
  * @mappings: list of what MAP_DEVICE made, under @mappings_lock
@@ -108,8 +114,9 @@ struct peerdma_core {
 	struct list_head providers;
 	struct mutex providers_lock; /* guards providers */
 	struct list_head buffers;
+	struct list_head imports;
 	u64 departures;
-	struct mutex buffers_lock; /* guards buffers, departures */
+	struct mutex buffers_lock; /* guards buffers, imports, departures */
 	struct list_head accounts;
 	struct mutex accounts_lock; /* guards accounts */
 	struct list_head mappings;
@@ -177,6 +184,26 @@ struct peerdma_extent {
 #define PEERDMA_EXTENT_MAX	SZ_1G
 
 /**
+ * struct peerdma_extents - extents being found, in the order of the memory
+ * @extents: to be filled, or NULL to count
+ * @room: how many fit
+ * @nr: how many there are
+ * @len: bytes so far
+ * @next: one past the last physical address
+ * @left: bytes that the last extent may still grow by
+ *
+ * Starts as zeroes. Walked twice: once to count, once to fill.
+ */
+struct peerdma_extents {
+	struct peerdma_extent *extents;
+	u32 room;
+	u32 nr;
+	u64 len;
+	phys_addr_t next;
+	u64 left;
+};
+
+/**
  * enum peerdma_end - who ends a buffer's pin
  * @PEERDMA_END_OPEN: nobody yet
  * @PEERDMA_END_RELEASE: the last reference went
@@ -191,7 +218,8 @@ enum peerdma_end {
 };
 
 /**
- * struct peerdma_buffer - a pinned range; the private part of its dma-buf
+ * struct peerdma_buffer - a pinned range; the private part of its dma-buf, or
+ *	what foreign.c has found another exporter's dma-buf to be
  * @dmabuf: the dma-buf that owns us; not counted, since its release ends us
  * @ref: of the struct; the dma-buf has one, and so has who revokes it by @list
  * @inode: of the dma-buf's file; counted, so that CPU mappings can be zapped
@@ -300,12 +328,21 @@ static inline bool peerdma_buffer_is_ram(const struct peerdma_buffer *buffer)
 /* buffer.c */
 int peerdma_pin_ioctl(struct peerdma_call *call);
 int peerdma_query_ioctl(struct peerdma_call *call);
+void peerdma_buffer_init(struct peerdma_buffer *buffer,
+			 struct peerdma_provider *provider,
+			 const struct peerdma_pin *pin);
+int peerdma_buffer_place(struct peerdma_buffer *buffer);
+int peerdma_extents_add(struct peerdma_extents *extents, phys_addr_t phys,
+			u64 len);
+bool peerdma_is_bar(phys_addr_t phys);
+struct peerdma_buffer *peerdma_buffer_of(struct dma_buf *dmabuf);
 struct peerdma_buffer *peerdma_buffer_get(int fd);
 void peerdma_buffer_put(struct peerdma_buffer *buffer);
 u64 peerdma_buffer_window(const struct peerdma_buffer *buffer);
 u32 peerdma_buffer_extent_at(const struct peerdma_buffer *buffer, u64 offset);
 u64 peerdma_buffer_part(const struct peerdma_buffer *buffer, u32 index,
 			u64 start, u64 end, phys_addr_t *phys);
+void peerdma_buffer_forget_pages(struct peerdma_buffer *buffer);
 void peerdma_buffer_end_pin(struct peerdma_buffer *buffer);
 void peerdma_buffer_free(struct kref *ref);
 
@@ -318,6 +355,13 @@ pgprot_t peerdma_caching_prot(struct peerdma_buffer *buffer, pgprot_t prot);
 void peerdma_caching_free(struct peerdma_buffer *buffer);
 void peerdma_caching_note(struct peerdma_buffer *buffer,
 			  struct vm_area_struct *vma, unsigned long addr);
+
+/* foreign.c */
+struct peerdma_buffer *peerdma_foreign_get(struct dma_buf *dmabuf,
+					   struct pci_dev *drive, bool waits,
+					   enum peerdma_reason *reason);
+void peerdma_foreign_put(struct peerdma_buffer *buffer);
+void peerdma_foreign_forget(struct pci_dev *pdev);
 
 /* revoke.c */
 u64 peerdma_departures(void);
@@ -421,7 +465,8 @@ void peerdma_page_maps_exit(void);
 
 /**
  * struct peerdma_transfer - the two ends of a FILE_IO, checked
- * @buffer: counted
+ * @dmabuf: counted
+ * @buffer: the private part of @dmabuf, or the import of another exporter's
  * @file: counted
  * @pages: of @buffer; there while the buffer is in use
  * @write: from the buffer to the file
@@ -429,6 +474,7 @@ void peerdma_page_maps_exit(void);
  * @memory_align: what buffer offsets must be multiples of
  */
 struct peerdma_transfer {
+	struct dma_buf *dmabuf;
 	struct peerdma_buffer *buffer;
 	struct file *file;
 	struct peerdma_pages *pages;

@@ -102,6 +102,41 @@ static int drive_reaches(struct peerdma_buffer *buffer, struct pci_dev *drive,
 	return 0;
 }
 
+/* The memory as this drive reaches it, and its struct pages. */
+static int transfer_memory(struct peerdma_transfer *transfer,
+			   struct pci_dev *drive, struct peerdma_file_io *arg)
+{
+	struct peerdma_buffer *buffer = transfer->buffer;
+	enum peerdma_reason reason;
+	int ret;
+
+	if (!buffer) {
+		/* Unbuffered, a block device makes nobody wait for a lock. */
+		bool waits = !S_ISBLK(file_inode(transfer->file)->i_mode);
+
+		buffer = peerdma_foreign_get(transfer->dmabuf, drive, waits,
+					     &reason);
+		if (IS_ERR(buffer)) {
+			arg->out_reason = reason;
+			return PTR_ERR(buffer);
+		}
+		transfer->buffer = buffer;
+	}
+	ret = drive_reaches(buffer, drive, arg);
+	if (ret)
+		return ret;
+
+	if (!peerdma_buffer_use(buffer))
+		return -ENODEV;
+	transfer->pages = peerdma_pages_get(buffer, &reason);
+	if (IS_ERR(transfer->pages)) {
+		arg->out_reason = reason;
+		ret = PTR_ERR(transfer->pages);
+	}
+	peerdma_buffer_unuse(buffer);
+	return ret;
+}
+
 static int transfer_check(struct peerdma_transfer *transfer,
 			  struct peerdma_file_io *arg)
 {
@@ -124,20 +159,7 @@ static int transfer_check(struct peerdma_transfer *transfer,
 	arg->out_align = transfer->offset_align;
 	arg->out_memory_align = transfer->memory_align;
 
-	ret = drive_reaches(transfer->buffer, drive, arg);
-	if (ret)
-		goto put_drive;
-
-	if (!peerdma_buffer_use(transfer->buffer)) {
-		ret = -ENODEV;
-		goto put_drive;
-	}
-	transfer->pages = peerdma_pages_get(transfer->buffer, &reason);
-	if (IS_ERR(transfer->pages)) {
-		arg->out_reason = reason;
-		ret = PTR_ERR(transfer->pages);
-	}
-	peerdma_buffer_unuse(transfer->buffer);
+	ret = transfer_memory(transfer, drive, arg);
 put_drive:
 	pci_dev_put(drive);
 	return ret;
@@ -172,36 +194,40 @@ int peerdma_transfer_get(struct peerdma_transfer *transfer,
 		return -EINVAL;
 
 	transfer->write = arg->flags & PEERDMA_FILE_IO_WRITE;
-	transfer->buffer = peerdma_buffer_get(arg->buffer_fd);
-	if (IS_ERR(transfer->buffer))
-		return PTR_ERR(transfer->buffer);
-	if (transfer->buffer->read_only && !transfer->write) {
+	transfer->dmabuf = dma_buf_get(arg->buffer_fd);
+	if (IS_ERR(transfer->dmabuf))
+		return PTR_ERR(transfer->dmabuf);
+	transfer->buffer = peerdma_buffer_of(transfer->dmabuf);
+	if (!transfer->write &&
+	    !(transfer->dmabuf->file->f_mode & FMODE_WRITE)) {
 		ret = -EACCES;
-		goto put_buffer;
+		goto put_dmabuf;
 	}
 
-	if (READ_ONCE(transfer->buffer->dead)) {
+	if (transfer->buffer && READ_ONCE(transfer->buffer->dead)) {
 		ret = -ENODEV;
-		goto put_buffer;
+		goto put_dmabuf;
 	}
 
 	transfer->file = fget(arg->file_fd);
 	if (!transfer->file) {
 		ret = -EBADF;
-		goto put_buffer;
+		goto put_dmabuf;
 	}
 	ret = file_check(transfer->file, transfer->write);
 	if (!ret)
 		ret = transfer_check(transfer, arg);
 	if (ret)
-		goto put_file;
+		goto put_buffer;
 	peerdma_buffer_count(transfer->buffer, PEERDMA_COUNT_FILE_IOS, 1);
 	return 0;
 
-put_file:
-	fput(transfer->file);
 put_buffer:
-	peerdma_buffer_put(transfer->buffer);
+	if (transfer->buffer)
+		peerdma_foreign_put(transfer->buffer);
+	fput(transfer->file);
+put_dmabuf:
+	dma_buf_put(transfer->dmabuf);
 	return ret;
 }
 
@@ -212,8 +238,9 @@ put_buffer:
 void peerdma_transfer_put(struct peerdma_transfer *transfer)
 {
 	peerdma_buffer_count(transfer->buffer, PEERDMA_COUNT_FILE_IOS, -1);
+	peerdma_foreign_put(transfer->buffer);
 	fput(transfer->file);
-	peerdma_buffer_put(transfer->buffer);
+	dma_buf_put(transfer->dmabuf);
 }
 
 /**

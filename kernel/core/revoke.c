@@ -340,6 +340,7 @@ static int device_event(struct notifier_block *block, unsigned long action,
 		peerdma_buffer_revoke(buffer, true);
 		kref_put(&buffer->ref, peerdma_buffer_free);
 	}
+	peerdma_foreign_forget(pdev);
 	peerdma_pages_forget(pdev);
 	return NOTIFY_OK;
 }

@@ -408,6 +408,8 @@ static void check_buffer_fd(int fd, int want, const char *what)
 
 static void test_buffer_fd(void)
 {
+	struct peerdma_query got;
+	struct peerdma_file_io io;
 	int pipes[2], fd;
 
 	if (pipe(pipes))
@@ -431,7 +433,11 @@ static void test_buffer_fd(void)
 		t_skip("somebody else's dma-buf", "this kernel has no udmabuf");
 		return;
 	}
-	check_buffer_fd(fd, -EOPNOTSUPP, "somebody else's dma-buf");
+	t_result(query(fd, NULL, 0, &got), 0, "QUERY of somebody else's");
+	t_is(got.out_state, PEERDMA_BUFFER_FOREIGN, "... says so");
+	t_result(t_move(dev, T_READ, fd, drive, NULL, 0, &io), -EREMOTEIO,
+		 "FILE_IO with host RAM of somebody else's");
+	t_is(io.out_reason, PEERDMA_REASON_FOREIGN_MEMORY, "... says why");
 	close(fd);
 }
 

@@ -1,0 +1,414 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Other exporters' dma-bufs as memory for FILE_IO.
+ *
+ * The block layer moves struct pages and maps them for its drive itself, so what
+ * is wanted of an exporter is where its memory lies. A dma-buf tells that only
+ * to a device that is attached and only as DMA addresses, so it is attached to
+ * the drive, mapped, and the addresses are turned back into physical ones. From
+ * there on it is a buffer like one of ours, without a dma-buf of its own: an
+ * import. It stays attached and mapped, which is what holds the memory, for as
+ * long as the call or command that wanted it.
+ *
+ * An exporter that takes its memory back calls us with its dma_resv held, and
+ * with locks of its own that its page faults want. We wait there until nothing
+ * is in flight, so what is in flight must not wait for a task that may be in
+ * such a fault. A regular file's lock is held over faults, by write(2). So an
+ * import for a regular file is one that the exporter does not take back: it is
+ * pinned, and the attachment has no callback.
+ */
+#include <linux/device.h>
+#include <linux/dma-resv.h>
+#include <linux/iommu.h>
+#include <linux/slab.h>
+
+#include "core.h"
+
+/**
+ * struct peerdma_import - another exporter's dma-buf, attached to a drive
+ * @buffer: its memory; first, so that peerdma_buffer_free() frees the whole
+ * @list: in peerdma_core::imports
+ * @dmabuf: held by the transfer
+ * @drive: the function that it is attached to; counted
+ * @attachment: NULL when it is detached; changed under the dma-buf's dma_resv
+ * @sgt: the mapping, NULL when there is none; under the dma_resv
+ * @pinned: the exporter has promised not to move it; under the dma_resv
+ *
+ * Owner: the transfer, whose end detaches it. Before that the exporter or the
+ * unbinding of a driver may take the memory away; the struct stays.
+ */
+struct peerdma_import {
+	struct peerdma_buffer buffer;
+	struct list_head list;
+	struct dma_buf *dmabuf;
+	struct pci_dev *drive;
+	struct dma_buf_attachment *attachment;
+	struct sg_table *sgt;
+	bool pinned;
+};
+
+static_assert(!offsetof(struct peerdma_import, buffer));
+
+/* Not on the list of providers, since nothing is pinned by name. */
+static struct peerdma_provider foreign = {
+	.name = "foreign",
+};
+
+/* ---- let go -------------------------------------------------------------- */
+
+/* On return no transfer uses the memory, and none will. Idempotent. */
+static void import_drain(struct peerdma_import *import)
+{
+	struct peerdma_buffer *buffer = &import->buffer;
+
+	WRITE_ONCE(buffer->dead, true);
+	if (atomic_cmpxchg(&buffer->ended, PEERDMA_END_OPEN,
+			   PEERDMA_END_REVOKE) == PEERDMA_END_OPEN)
+		peerdma_buffer_unuse(buffer);
+	wait_for_completion(&buffer->drained);
+}
+
+static void import_unmap(struct peerdma_import *import)
+{
+	dma_resv_assert_held(import->dmabuf->resv);
+	if (import->sgt)
+		dma_buf_unmap_attachment(import->attachment, import->sgt,
+					 DMA_BIDIRECTIONAL);
+	import->sgt = NULL;
+	if (import->pinned)
+		dma_buf_unpin(import->attachment);
+	import->pinned = false;
+}
+
+/* Idempotent; two callers may race. */
+static void import_detach(struct peerdma_import *import)
+{
+	struct dma_buf_attachment *attachment;
+
+	import_drain(import);
+	peerdma_buffer_forget_pages(&import->buffer);
+	dma_resv_lock(import->dmabuf->resv, NULL);
+	import_unmap(import);
+	attachment = import->attachment;
+	WRITE_ONCE(import->attachment, NULL);
+	dma_resv_unlock(import->dmabuf->resv);
+	if (attachment)
+		dma_buf_detach(import->dmabuf, attachment);
+}
+
+/*
+ * The exporter moves the memory or takes it back. What is in flight is waited for
+ * here and not by a fence: a fence would be waited for in its turn.
+ */
+static void import_moved(struct dma_buf_attachment *attachment)
+{
+	struct peerdma_import *import = attachment->importer_priv;
+
+	dma_resv_assert_held(attachment->dmabuf->resv);
+	/* Before the memory is mapped nobody knows where it lies. */
+	if (!import->sgt)
+		return;
+	import_drain(import);
+	import_unmap(import);
+}
+
+static const struct dma_buf_attach_ops revocable_ops = {
+	.allow_peer2peer = true,
+	.invalidate_mappings = import_moved,
+};
+
+static const struct dma_buf_attach_ops lasting_ops = {
+	.allow_peer2peer = true,
+	.invalidate_mappings = PEERDMA_DECLINED(import_moved),
+};
+
+/* ---- from DMA addresses to memory ---------------------------------------- */
+
+/* The domain that translates for a function, or NULL. */
+static struct iommu_domain *translating_domain(struct pci_dev *pdev)
+{
+	struct iommu_domain *domain = iommu_get_domain_for_dev(&pdev->dev);
+
+	return domain && (domain->type & __IOMMU_DOMAIN_PAGING) ? domain : NULL;
+}
+
+/*
+ * One entry of an exporter's table. An address that the IOMMU does not know is a
+ * raw one: exporters return those although an IOMMU translates
+ * (open-gpu-kernel-modules#1324). One that lies in a BAR and is also translated
+ * to something else could mean either.
+ */
+static int entry_walk(struct iommu_domain *domain, dma_addr_t addr, u64 len,
+		      struct peerdma_extents *extents)
+{
+	phys_addr_t phys = addr;
+	u64 done;
+	int ret;
+
+	if (!len || !IS_ALIGNED(addr | len, PAGE_SIZE))
+		return -EINVAL;
+	if (domain && (iommu_iova_to_phys(domain, addr) ||
+		       iommu_iova_to_phys(domain, addr + len - 1)))
+		phys = iommu_iova_to_phys(domain, addr);
+	if (phys == addr)
+		return peerdma_extents_add(extents, addr, len);
+	if (peerdma_is_bar(addr))
+		return -EINVAL;
+
+	for (done = 0; done < len; done += PAGE_SIZE) {
+		phys = iommu_iova_to_phys(domain, addr + done);
+		if (!phys)
+			return -EINVAL;
+		ret = peerdma_extents_add(extents, phys, PAGE_SIZE);
+		if (ret)
+			return ret;
+		if (IS_ALIGNED(done, SZ_4M))
+			cond_resched();
+	}
+	return 0;
+}
+
+static int table_walk(struct peerdma_import *import,
+		      struct peerdma_extents *extents)
+{
+	struct iommu_domain *domain = translating_domain(import->drive);
+	u64 left = import->dmabuf->size;
+	struct scatterlist *sg;
+	unsigned int i;
+	int ret;
+
+	for_each_sgtable_dma_sg(import->sgt, sg, i) {
+		u64 len = min_t(u64, sg_dma_len(sg), left);
+
+		if (!left)
+			break;
+		ret = entry_walk(domain, sg_dma_address(sg), len, extents);
+		if (ret)
+			return ret;
+		left -= len;
+	}
+	return left ? -EINVAL : 0;
+}
+
+/* Find out where the memory lies; called with it mapped. */
+static int import_fill(struct peerdma_import *import,
+		       enum peerdma_reason *reason)
+{
+	struct peerdma_buffer *buffer = &import->buffer;
+	struct peerdma_extents extents = {};
+
+	*reason = PEERDMA_REASON_FOREIGN_ADDRESSES;
+	if (table_walk(import, &extents) || !extents.nr)
+		return -EREMOTEIO;
+	buffer->extents = kvcalloc(extents.nr, sizeof(*buffer->extents),
+				   GFP_KERNEL);
+	if (!buffer->extents) {
+		*reason = PEERDMA_REASON_NONE;
+		return -ENOMEM;
+	}
+	extents = (struct peerdma_extents){
+		.extents = buffer->extents,
+		.room = extents.nr,
+	};
+	if (table_walk(import, &extents))
+		return -EREMOTEIO;
+	buffer->nr_extents = extents.nr;
+	buffer->len = import->dmabuf->size;
+
+	*reason = PEERDMA_REASON_FOREIGN_MEMORY;
+	if (peerdma_buffer_place(buffer))
+		return -EREMOTEIO;
+	*reason = PEERDMA_REASON_NONE;
+	return 0;
+}
+
+/* ---- attached and mapped ------------------------------------------------- */
+
+/*
+ * What an exporter's refusal means to the caller of FILE_IO. ENOMEM tells
+ * nothing: dma-buf's core makes it of exporters that fail without an errno.
+ */
+static int exporter_error(int error, enum peerdma_reason *reason)
+{
+	if (error == -ENODEV)
+		return error;
+	*reason = PEERDMA_REASON_FOREIGN_REFUSED;
+	return -EREMOTEIO;
+}
+
+static int import_attach(struct peerdma_import *import, bool waits,
+			 enum peerdma_reason *reason)
+{
+	struct dma_buf_attachment *attachment;
+
+	*reason = PEERDMA_REASON_FOREIGN_REVOCABLE;
+	if (waits && !import->dmabuf->ops->pin && !peerdma_declining_is_heard())
+		return -EREMOTEIO;
+	attachment = dma_buf_dynamic_attach(import->dmabuf, &import->drive->dev,
+					    waits ? &lasting_ops :
+					    &revocable_ops, import);
+	/* What dma_buf_attach_revocable()'s callers answer. */
+	if (waits && attachment == ERR_PTR(-EOPNOTSUPP))
+		return -EREMOTEIO;
+	*reason = PEERDMA_REASON_NONE;
+	if (IS_ERR(attachment))
+		return exporter_error(PTR_ERR(attachment), reason);
+	import->attachment = attachment;
+	return 0;
+}
+
+/*
+ * With the dma_resv held throughout, the exporter cannot move the memory between
+ * the mapping and our having understood it.
+ */
+static int import_map(struct peerdma_import *import, bool waits,
+		      enum peerdma_reason *reason)
+{
+	struct dma_resv *resv = import->dmabuf->resv;
+	struct sg_table *sgt;
+	int ret;
+
+	dma_resv_lock(resv, NULL);
+	ret = dma_buf_pin(import->attachment);
+	import->pinned = !ret;
+	if (ret && waits) {
+		*reason = PEERDMA_REASON_FOREIGN_REVOCABLE;
+		ret = ret == -ENODEV ? ret : -EREMOTEIO;
+		goto unlock;
+	}
+	sgt = dma_buf_map_attachment(import->attachment, DMA_BIDIRECTIONAL);
+	if (IS_ERR(sgt)) {
+		ret = exporter_error(PTR_ERR(sgt), reason);
+		goto unlock;
+	}
+	import->sgt = sgt;
+	/* The exporter may still be moving the contents in. */
+	dma_resv_wait_timeout(resv, DMA_RESV_USAGE_KERNEL, false,
+			      MAX_SCHEDULE_TIMEOUT);
+	ret = import_fill(import, reason);
+unlock:
+	dma_resv_unlock(resv);
+	return ret;
+}
+
+static struct peerdma_import *import_create(struct dma_buf *dmabuf,
+					    struct pci_dev *drive)
+{
+	struct peerdma_import *import = kzalloc_obj(*import, GFP_KERNEL);
+	static const struct peerdma_pin pin;
+
+	if (!import)
+		return NULL;
+	peerdma_buffer_init(&import->buffer, &foreign, &pin);
+	import->buffer.inode = file_inode(dmabuf->file);
+	ihold(import->buffer.inode);
+	import->dmabuf = dmabuf;
+	import->drive = pci_dev_get(drive);
+	peerdma_count(PEERDMA_COUNT_IMPORTS, 1);
+	mutex_lock(&peerdma.buffers_lock);
+	list_add(&import->list, &peerdma.imports);
+	mutex_unlock(&peerdma.buffers_lock);
+	return import;
+}
+
+/**
+ * peerdma_foreign_put - undo peerdma_foreign_get()
+ * @buffer: nothing of the caller's is in flight; one of our own is left alone
+ *
+ * Context: process; may sleep.
+ */
+void peerdma_foreign_put(struct peerdma_buffer *buffer)
+{
+	struct peerdma_import *import;
+
+	if (buffer->provider != &foreign)
+		return;
+	import = container_of(buffer, struct peerdma_import, buffer);
+	mutex_lock(&peerdma.buffers_lock);
+	list_del(&import->list);
+	mutex_unlock(&peerdma.buffers_lock);
+	import_detach(import);
+	pci_dev_put(import->drive);
+	kref_put(&buffer->ref, peerdma_buffer_free);
+	peerdma_count(PEERDMA_COUNT_IMPORTS, -1);
+}
+
+/**
+ * peerdma_foreign_get - another exporter's memory as a drive reaches it
+ * @dmabuf: held by the caller, until peerdma_foreign_put(); not ours
+ * @drive: held by the caller
+ * @waits: a transfer may wait, while it uses the memory, for a lock that others
+ *	hold over page faults
+ * @reason: out; why not, with -EREMOTEIO
+ *
+ * Context: process; may sleep, and takes the drive's device lock.
+ * Return: a buffer, to be given to peerdma_foreign_put(), or ERR_PTR: -EREMOTEIO,
+ * -ENODEV when exporter or drive are going away, -ENOMEM.
+ */
+struct peerdma_buffer *peerdma_foreign_get(struct dma_buf *dmabuf,
+					   struct pci_dev *drive, bool waits,
+					   enum peerdma_reason *reason)
+{
+	struct peerdma_import *import;
+	int ret = -ENODEV;
+
+	*reason = PEERDMA_REASON_NONE;
+	import = import_create(dmabuf, drive);
+	if (!import)
+		return ERR_PTR(-ENOMEM);
+
+	/* With a driver that is being unbound goes peerdma_foreign_forget(). */
+	device_lock(&drive->dev);
+	if (drive->dev.driver)
+		ret = import_attach(import, waits, reason);
+	if (!ret)
+		ret = import_map(import, waits, reason);
+	device_unlock(&drive->dev);
+	if (!ret)
+		return &import->buffer;
+	peerdma_foreign_put(&import->buffer);
+	return ERR_PTR(ret);
+}
+
+/* ---- a device goes away -------------------------------------------------- */
+
+/* One that is attached to @pdev or is its memory, held with its dma-buf. */
+static struct peerdma_import *import_of_device(const struct pci_dev *pdev)
+{
+	struct peerdma_import *import, *found = NULL;
+
+	mutex_lock(&peerdma.buffers_lock);
+	list_for_each_entry(import, &peerdma.imports, list) {
+		if ((import->drive != pdev &&
+		     READ_ONCE(import->buffer.pdev) != pdev) ||
+		    !READ_ONCE(import->attachment))
+			continue;
+		kref_get(&import->buffer.ref);
+		get_dma_buf(import->dmabuf);
+		found = import;
+		break;
+	}
+	mutex_unlock(&peerdma.buffers_lock);
+	return found;
+}
+
+/**
+ * peerdma_foreign_forget - let go what a device that goes away reads or holds
+ * @pdev: a drive, or the device whose memory it is
+ *
+ * On return nothing is attached to it. Transfers end with ENODEV.
+ *
+ * Context: process, with the device's lock held.
+ */
+void peerdma_foreign_forget(struct pci_dev *pdev)
+{
+	struct peerdma_import *import;
+
+	while ((import = import_of_device(pdev))) {
+		struct dma_buf *dmabuf = import->dmabuf;
+
+		import_detach(import);
+		kref_put(&import->buffer.ref, peerdma_buffer_free);
+		dma_buf_put(dmabuf);
+	}
+}
