@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Random bytes that the guest writes and the host knows: each 64-bit word is a
- * function of the seed and of its place, so that any part can be had alone.
+ * Random bytes (t_random.h) that the guest writes and the host knows.
  *
  *   random write FILE SEED BYTES           a file, unbuffered
  *   random compare SEED BYTES              standard input with them
@@ -24,6 +23,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../t_random.h"
+
 #define CHUNK		(4u << 20)
 #define DOTS		20
 #define DIRECT_ALIGN	4096
@@ -36,16 +37,6 @@ static void die(const char *what)
 	exit(2);
 }
 
-/* splitmix64 (Vigna), which is good enough to have no repeated block. */
-static uint64_t word_at(uint64_t index)
-{
-	uint64_t z = seed + (index + 1) * 0x9e3779b97f4a7c15ull;
-
-	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-	z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-	return z ^ (z >> 31);
-}
-
 /* @len random bytes from @offset of the file, both multiples of 8. */
 static void generate(void *to, uint64_t offset, size_t len)
 {
@@ -53,7 +44,7 @@ static void generate(void *to, uint64_t offset, size_t len)
 	size_t i;
 
 	for (i = 0; i < len / 8; i++)
-		words[i] = word_at(offset / 8 + i);
+		words[i] = t_random_word(seed, offset / 8 + i);
 }
 
 static void *chunk_alloc(void)
@@ -165,7 +156,7 @@ static int compare_memory(const char *memory_path, const char *map_path)
 {
 	int fd = open(memory_path, O_RDONLY);
 	FILE *map = fopen(map_path, "r");
-	uint64_t value, place, len, data = 0;
+	uint64_t value, place, len, bytes = 0;
 	struct stat stat;
 	char *memory;
 	char kind[8];
@@ -184,19 +175,19 @@ static int compare_memory(const char *memory_path, const char *map_path)
 			printf("%s leaves the memory\n", map_path);
 			return 1;
 		}
+		bytes += len;
 		if (!strcmp(kind, "fill")) {
 			ret = compare_fill(memory + place, value, place, len);
 			continue;
 		}
-		data += len;
 		ret = compare_part(memory + place, value, len);
 	}
-	if (!ret && (!data || !feof(map))) {
+	if (!ret && (!bytes || !feof(map))) {
 		printf("%s is damaged\n", map_path);
 		return 1;
 	}
 	if (!ret)
-		printf("%" PRIu64 " bytes are equal\n", data);
+		printf("%" PRIu64 " bytes are equal\n", bytes);
 	return ret;
 }
 
