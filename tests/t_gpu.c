@@ -22,6 +22,8 @@ static struct {
 	int (*set)(uint64_t dst, unsigned char byte, size_t len);
 	int (*htod)(uint64_t dst, const void *src, size_t len);
 	int (*dtoh)(void *dst, uint64_t src, size_t len);
+	int (*export)(int *fd, uint64_t ptr, size_t len, int type,
+		      unsigned long long flags);
 } cuda;
 
 static void check(int result, const char *what)
@@ -63,6 +65,7 @@ void t_gpu_init(void)
 	cuda.set = symbol(lib, "cuMemsetD8_v2");
 	cuda.htod = symbol(lib, "cuMemcpyHtoD_v2");
 	cuda.dtoh = symbol(lib, "cuMemcpyDtoH_v2");
+	cuda.export = symbol(lib, "cuMemGetHandleForAddressRange");
 	check(cuda.init(0), "cuInit");
 	check(cuda.device_get(&dev, 0), "cuDeviceGet");
 	check(cuda.ctx_retain(&ctx, dev), "cuDevicePrimaryCtxRetain");
@@ -97,6 +100,17 @@ void t_gpu_write(uint64_t dst, const void *src, size_t len)
 void t_gpu_read(void *dst, uint64_t src, size_t len)
 {
 	check(cuda.dtoh(dst, src, len), "cuMemcpyDtoH");
+}
+
+/* CUDA's own dma-buf. */
+int t_gpu_export(uint64_t ptr, size_t len)
+{
+	const int dma_buf_fd = 1;
+	int fd = -1;
+
+	check(cuda.export(&fd, ptr, len, dma_buf_fd, 0),
+	      "cuMemGetHandleForAddressRange");
+	return fd;
 }
 
 int t_device_open(void)

@@ -18,6 +18,7 @@ void t_gpu_free(uint64_t ptr);
 void t_gpu_set(uint64_t dst, unsigned char byte, size_t len);
 void t_gpu_write(uint64_t dst, const void *src, size_t len);
 void t_gpu_read(void *dst, uint64_t src, size_t len);
+int t_gpu_export(uint64_t ptr, size_t len);
 
 int t_device_open(void);
 int t_pin(int dev, uint64_t ptr, uint64_t len, uint32_t flags,

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The edu card: by its driver (examples/edu), and by its bare registers.
+ */
+#ifndef T_CARD_H
+#define T_CARD_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#include "../../examples/edu/edu.h"
+#include "../t_counters.h"
+
+#define T_CARD_DRIVER	"/sys/bus/pci/drivers/edu"
+
+static inline int t_card_open(void)
+{
+	int fd = open("/dev/edu", O_RDWR | O_CLOEXEC);
+
+	t_need(fd >= 0, "the card opens");
+	return fd;
+}
+
+static inline int t_card_attach(int card, int dmabuf)
+{
+	return ioctl(card, EDU_ATTACH, dmabuf) ? -errno : 0;
+}
+
+/* The whole of it, in as many pieces as the driver likes; bytes or -errno. */
+static inline ssize_t t_card_write(int card, const void *data, size_t len,
+				   off_t offset)
+{
+	size_t done;
+	ssize_t ret;
+
+	for (done = 0; done < len; done += ret) {
+		ret = pwrite(card, (const char *)data + done, len - done,
+			     offset + done);
+		if (ret <= 0)
+			return ret ? -errno : -EPROTO;
+	}
+	return done;
+}
+
+static inline ssize_t t_card_read(int card, void *data, size_t len,
+				  off_t offset)
+{
+	size_t done;
+	ssize_t ret;
+
+	for (done = 0; done < len; done += ret) {
+		ret = pread(card, (char *)data + done, len - done,
+			    offset + done);
+		if (ret <= 0)
+			return ret ? -errno : -EPROTO;
+	}
+	return done;
+}
+
+/* The first line of a file in sysfs or so, or "". */
+static inline char *t_line(const char *path, char *line, size_t size)
+{
+	FILE *file = fopen(path, "r");
+
+	if (!file || !fgets(line, size, file))
+		*line = '\0';
+	if (file)
+		fclose(file);
+	line[strcspn(line, "\n")] = '\0';
+	return line;
+}
+
+static inline int t_write_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY);
+	int ret = write(fd, text, strlen(text)) < 0 ? -errno : 0;
+
+	close(fd);
+	return ret;
+}
+
+/* The card's PCI address. */
+static inline const char *t_card_address(void)
+{
+	static char address[16];
+	char line[16];
+	glob_t found;
+	size_t i;
+
+	if (glob("/sys/bus/pci/devices/*/device", 0, NULL, &found))
+		return NULL;
+	for (i = 0; i < found.gl_pathc && !*address; i++)
+		if (!strcmp(t_line(found.gl_pathv[i], line, sizeof(line)),
+			    "0x11e8"))
+			sscanf(found.gl_pathv[i],
+			       "/sys/bus/pci/devices/%15[^/]", address);
+	globfree(&found);
+	return *address ? address : NULL;
+}
+
+/*
+ * One DMA write by the bare registers, as a card with a mind of its own would do
+ * it: nobody has mapped anything. The driver must have left it.
+ */
+static inline void t_card_poke(uint64_t target, uint64_t len)
+{
+	const uint16_t memory_and_master = 2 | 4;
+	volatile uint64_t *regs;
+	char path[96];
+	int config, bar;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config",
+		 t_card_address());
+	config = open(path, O_RDWR);
+	t_need(pwrite(config, &memory_and_master, 2, 4) == 2,
+	       "the card is made bus master");
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource0",
+		 t_card_address());
+	bar = open(path, O_RDWR);
+	regs = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, bar, 0);
+	t_need(regs != MAP_FAILED, "its registers are mapped");
+	regs[0x80 / 8] = 0x40000;
+	regs[0x88 / 8] = target;
+	regs[0x90 / 8] = len;
+	regs[0x98 / 8] = 3;
+	t_ok(t_wait_for(!(regs[0x98 / 8] & 1)), "its engine has run");
+	munmap((void *)regs, 4096);
+	close(bar);
+	close(config);
+}
+
+#endif /* T_CARD_H */
