@@ -330,7 +330,7 @@ static void test_reserved(void)
 static void test_numbers(void)
 {
 	static const unsigned long unknown[] = {
-		_IO(PEERDMA_IOCTL_TYPE, 8), _IO(PEERDMA_IOCTL_TYPE, 64),
+		_IO(PEERDMA_IOCTL_TYPE, 9), _IO(PEERDMA_IOCTL_TYPE, 64),
 		_IO(PEERDMA_IOCTL_TYPE, 255), _IO(PEERDMA_IOCTL_TYPE - 1, 0),
 		_IO(0, 0), _IOR(PEERDMA_IOCTL_TYPE, 0, struct peerdma_info),
 		_IOW(PEERDMA_IOCTL_TYPE, 0, struct peerdma_info),
