@@ -4,7 +4,7 @@
 # simulator's here, which has the same name and calls; on a machine with a GPU
 # the same program finds the driver's. The caller sets O.
 
-EXAMPLES := alias gpumem pinpool
+EXAMPLES := alias gpumem hba pinpool
 # One of them waits with io_uring.
 ifeq ($(shell $(PKG_CONFIG) --exists liburing && echo yes),yes)
 EXAMPLES += ssd2gpu

@@ -55,7 +55,9 @@ in_gpu_memory() {
 
 for kernel in "${kernels[@]}"; do
 	new_guest "$kernel"
-	guest "$kernel" --kernel "$kernel" --gpu-size 256M --nvme-size 256M \
+	guest "$kernel" --kernel "$kernel" --iommu intel --gpu-size 256M \
+		--nvme-size 256M --qemu -device \
+		--qemu edu,dma_mask=0xffffffff \
 		-- tests/examples/guest $seed $bytes
 	for name in sync async cached; do
 		ok "$kernel: GPU memory got the file, $name" same_as_source $name
