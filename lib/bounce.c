@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: MIT
 /*
- * Host memory that staged transfers go through. Pinning by CUDA takes
- * milliseconds, so a few pieces are kept from one transfer to the next.
+ * Host memory that staged transfers go through: pinned by CUDA where CUDA copies
+ * from or to it. Pinning takes milliseconds, so what was pinned is kept; and it
+ * takes memory from everybody, so all callers of a context share a bounded
+ * amount. A caller that finds none waits for one that somebody gives back; whoever
+ * has one asks for no second one that way, so that they cannot wait in a circle.
  */
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "internal.h"
 
-#define IDLE_MAX	8
+/* Twice what one call uses. */
+#define TOTAL_MAX	(2 * PEERDMA_BOUNCES)
 
 static int pin_by_cuda(struct peerdma *ctx, void **out)
 {
@@ -33,6 +37,7 @@ static struct peerdma_bounce *bounce_new(struct peerdma *ctx, bool cuda)
 
 	if (!bounce)
 		return NULL;
+	bounce->wanted_cuda = cuda;
 	bounce->cuda = cuda && !pin_by_cuda(ctx, &bounce->addr);
 	if (bounce->cuda)
 		return bounce;
@@ -56,28 +61,53 @@ static void bounce_free(struct peerdma *ctx, struct peerdma_bounce *bounce)
 	free(bounce);
 }
 
+static struct peerdma_bounce *take_idle(struct peerdma *ctx, bool cuda)
+{
+	struct peerdma_bounce **link, *bounce;
+
+	for (link = &ctx->bounces; *link; link = &(*link)->next)
+		if ((*link)->wanted_cuda == cuda)
+			break;
+	bounce = *link;
+	if (bounce)
+		*link = bounce->next;
+	return bounce;
+}
+
 /**
  * peerdma_bounce_get() - take a piece of host memory
  * @ctx: the context
  * @cuda: CUDA will copy to or from it
+ * @wait: for one that is in use where all are; only for a caller with none
  *
- * Return: PEERDMA_BOUNCE_LEN bytes, or NULL.
+ * Return: PEERDMA_BOUNCE_LEN bytes, or NULL: no memory, or none without waiting.
  */
-struct peerdma_bounce *peerdma_bounce_get(struct peerdma *ctx, bool cuda)
+struct peerdma_bounce *peerdma_bounce_get(struct peerdma *ctx, bool cuda,
+					  bool wait)
 {
-	struct peerdma_bounce **link, *bounce;
+	struct peerdma_bounce *bounce;
 
 	pthread_mutex_lock(&ctx->lock);
-	for (link = &ctx->bounces; *link; link = &(*link)->next)
-		if ((*link)->cuda == cuda)
+	for (;;) {
+		bounce = take_idle(ctx, cuda);
+		if (bounce || ctx->nr_bounces[cuda] < TOTAL_MAX || !wait)
 			break;
-	bounce = *link;
-	if (bounce) {
-		*link = bounce->next;
-		ctx->nr_bounces--;
+		pthread_cond_wait(&ctx->bounce_idle, &ctx->lock);
 	}
+	if (bounce || ctx->nr_bounces[cuda] >= TOTAL_MAX) {
+		pthread_mutex_unlock(&ctx->lock);
+		return bounce;
+	}
+	ctx->nr_bounces[cuda]++;
 	pthread_mutex_unlock(&ctx->lock);
-	return bounce ? bounce : bounce_new(ctx, cuda);
+	bounce = bounce_new(ctx, cuda);
+	if (bounce)
+		return bounce;
+	pthread_mutex_lock(&ctx->lock);
+	ctx->nr_bounces[cuda]--;
+	pthread_cond_signal(&ctx->bounce_idle);
+	pthread_mutex_unlock(&ctx->lock);
+	return NULL;
 }
 
 /**
@@ -88,19 +118,14 @@ struct peerdma_bounce *peerdma_bounce_get(struct peerdma *ctx, bool cuda)
 void peerdma_bounce_put(struct peerdma *ctx, struct peerdma_bounce *bounce)
 {
 	pthread_mutex_lock(&ctx->lock);
-	if (ctx->nr_bounces < IDLE_MAX) {
-		bounce->next = ctx->bounces;
-		ctx->bounces = bounce;
-		ctx->nr_bounces++;
-		bounce = NULL;
-	}
+	bounce->next = ctx->bounces;
+	ctx->bounces = bounce;
+	pthread_cond_broadcast(&ctx->bounce_idle);
 	pthread_mutex_unlock(&ctx->lock);
-	if (bounce)
-		bounce_free(ctx, bounce);
 }
 
 /**
- * peerdma_bounce_drain() - free all idle ones
+ * peerdma_bounce_drain() - free all
  * @ctx: a context that nobody uses any more
  */
 void peerdma_bounce_drain(struct peerdma *ctx)

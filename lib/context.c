@@ -86,9 +86,12 @@ int peerdma_open(struct peerdma **out_ctx, const struct peerdma_open_opts *opts)
 		return -ENOMEM;
 	atomic_init(&ctx->refs, 1);
 	err = choose_gpu(ctx, o.gpu);
+	if (!err)
+		err = peerdma_pool_create(ctx);
 	if (err)
 		goto free_ctx;
 	pthread_mutex_init(&ctx->lock, NULL);
+	pthread_cond_init(&ctx->bounce_idle, NULL);
 	open_device(ctx, o.device);
 	*out_ctx = ctx;
 	return 0;
@@ -120,11 +123,14 @@ void peerdma_context_put(struct peerdma *ctx)
 
 	if (atomic_fetch_sub(&ctx->refs, 1) != 1)
 		return;
+	peerdma_pool_destroy(ctx);
+	peerdma_lane_drain(ctx);
 	peerdma_bounce_drain(ctx);
 	if (ctx->context && !ctx->cuda.cuDeviceGet(&device, ctx->gpu))
 		ctx->cuda.cuDevicePrimaryCtxRelease(device);
 	if (ctx->device_fd >= 0)
 		close(ctx->device_fd);
+	pthread_cond_destroy(&ctx->bounce_idle);
 	pthread_mutex_destroy(&ctx->lock);
 	free(ctx);
 }

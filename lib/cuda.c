@@ -13,7 +13,7 @@
 enum {
 	CUDA_SUCCESS			= 0,
 	CUDA_ERROR_INVALID_VALUE	= 1,
-	CUDA_ERROR_OUT_OF_MEMORY	= 2,
+	CUDA_ERROR_OUT_OF_MEMORY	= PEERDMA_CUDA_NO_MEMORY,
 	CUDA_ERROR_NO_DEVICE		= 100,
 	CUDA_ERROR_INVALID_DEVICE	= 101,
 	CUDA_ERROR_ILLEGAL_ADDRESS	= 700,
@@ -61,6 +61,11 @@ static const struct call {
 	CALL(cuStreamCreate, "cuStreamCreate"),
 	CALL(cuStreamDestroy, "cuStreamDestroy_v2"),
 	CALL(cuStreamSynchronize, "cuStreamSynchronize"),
+	CALL(cuEventCreate, "cuEventCreate"),
+	CALL(cuEventDestroy, "cuEventDestroy_v2"),
+	CALL(cuEventRecord, "cuEventRecord"),
+	CALL(cuEventQuery, "cuEventQuery"),
+	CALL(cuEventSynchronize, "cuEventSynchronize"),
 	CALL(cuPointerGetAttribute, "cuPointerGetAttribute"),
 	CALL(cuPointerSetAttribute, "cuPointerSetAttribute"),
 #undef CALL

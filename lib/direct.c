@@ -252,7 +252,7 @@ static int move_steps(struct peerdma_transfer *t, uint64_t len)
 		if (err && err != -EINTR)
 			return err;
 		limit = next_limit(limit, milliseconds() - start);
-		ended = !err && file_ended(&step, t->align);
+		ended = !err && file_ended(&step, t->probe.align);
 		err = advance(t, &step);
 		if (err)
 			return err;

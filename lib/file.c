@@ -31,6 +31,8 @@ static int check_kind(struct peerdma_file *file)
 
 	if (fstat(file->fd, &st))
 		return -errno;
+	file->dev = st.st_dev;
+	file->ino = st.st_ino;
 	file->end = UINT64_MAX;
 	if (S_ISREG(st.st_mode) && !file->write)
 		file->end = st.st_size;
@@ -84,11 +86,15 @@ int peerdma_file_open(struct peerdma_file *file, int fd, bool write)
 	err = check_kind(file);
 	if (err)
 		return err;
-	if (file->flags & O_DIRECT)
+	file->unbuffered = file->flags & O_DIRECT;
+	file->align = ALIGN_DEFAULT;
+	if (file->unbuffered) {
 		file->direct_fd = fd;
-	else
+		file->align = align_of(fd);
+	} else {
 		file->cached_fd = fd;
-	file->align = align_of(fd);
+	}
+	pthread_mutex_init(&file->lock, NULL);
 	return 0;
 }
 
@@ -102,6 +108,7 @@ void peerdma_file_close(struct peerdma_file *file)
 		close(file->direct_fd);
 	if (file->cached_fd >= 0 && file->cached_fd != file->fd)
 		close(file->cached_fd);
+	pthread_mutex_destroy(&file->lock);
 }
 
 static int reopen(const struct peerdma_file *file, int direct)
@@ -131,35 +138,34 @@ int peerdma_file_direct(struct peerdma_file *file)
 	if (file->direct_fd >= 0)
 		return file->direct_fd;
 	fd = reopen(file, O_DIRECT);
-	if (fd >= 0)
-		file->direct_fd = fd;
-	return fd;
-}
-
-static int file_cached(struct peerdma_file *file)
-{
-	int fd;
-
-	if (file->cached_fd >= 0)
-		return file->cached_fd;
-	fd = reopen(file, 0);
-	if (fd >= 0)
-		file->cached_fd = fd;
+	if (fd < 0)
+		return fd;
+	file->direct_fd = fd;
+	file->align = align_of(fd);
 	return fd;
 }
 
 /**
- * peerdma_file_skew() - where in a bounce a byte of the file must lie
- * @file: the file
- * @offset: of the byte, in the file
+ * peerdma_file_cached() - the file with the page cache
+ * @file: the file, which several threads may be moving
  *
- * Unbuffered I/O wants the same alignment in memory and in the file.
- *
- * Return: bytes from the start of the bounce.
+ * Return: a descriptor that is @file's; a negative errno: it cannot be opened
+ * again.
  */
-size_t peerdma_file_skew(const struct peerdma_file *file, uint64_t offset)
+int peerdma_file_cached(struct peerdma_file *file)
 {
-	return file->flags & O_DIRECT ? offset & (file->align - 1) : 0;
+	int fd;
+
+	pthread_mutex_lock(&file->lock);
+	if (file->cached_fd < 0) {
+		fd = reopen(file, 0);
+		if (fd >= 0)
+			file->cached_fd = fd;
+	} else {
+		fd = file->cached_fd;
+	}
+	pthread_mutex_unlock(&file->lock);
+	return fd;
 }
 
 static int read_all(int fd, char *dst, size_t len, uint64_t offset,
@@ -205,27 +211,26 @@ static int write_all(int fd, const char *src, size_t len, uint64_t offset,
 }
 
 /**
- * peerdma_file_load() - from the file to a bounce, the way the file is open
- * @file: the file
- * @bounce: PEERDMA_BOUNCE_LEN bytes; byte @offset goes to
- *	peerdma_file_skew(@file, @offset)
+ * peerdma_file_load() - from the file to host memory
+ * @file: the file; its @unbuffered says which way
+ * @dst: as much askew as @offset, with room for the blocks that the bytes lie in
  * @offset: within the file
- * @len: bytes; the blocks they lie in fit the bounce
+ * @len: bytes
  * @out_moved: bytes that arrived, less than @len where the file ends
  *
  * Return: 0 or a negative errno.
  */
-int peerdma_file_load(struct peerdma_file *file, char *bounce, uint64_t offset,
+int peerdma_file_load(struct peerdma_file *file, char *dst, uint64_t offset,
 		      size_t len, size_t *out_moved)
 {
-	size_t skew = peerdma_file_skew(file, offset);
+	size_t skew = offset & (file->align - 1);
 	size_t blocks = (skew + len + file->align - 1) & -(size_t)file->align;
 	int err, fd;
 
 	*out_moved = 0;
-	if (file->flags & O_DIRECT) {
-		err = read_all(file->direct_fd, bounce, blocks, offset - skew,
-			       file->align, out_moved);
+	if (file->unbuffered) {
+		err = read_all(file->direct_fd, dst - skew, blocks,
+			       offset - skew, file->align, out_moved);
 		*out_moved = *out_moved > skew ? *out_moved - skew : 0;
 		if (*out_moved >= len) {
 			*out_moved = len;
@@ -234,10 +239,10 @@ int peerdma_file_load(struct peerdma_file *file, char *bounce, uint64_t offset,
 		if (err != -EINVAL)
 			return err;
 	}
-	fd = file_cached(file);
+	fd = peerdma_file_cached(file);
 	if (fd < 0)
 		return fd;
-	return read_all(fd, bounce + skew, len, offset, 1, out_moved);
+	return read_all(fd, dst, len, offset, 1, out_moved);
 }
 
 static int store_blocks(struct peerdma_file *file, const char *src, size_t len,
@@ -251,7 +256,7 @@ static int store_blocks(struct peerdma_file *file, const char *src, size_t len,
 	if (err != -EINVAL)
 		return err;
 	/* A filesystem that wants another alignment, or whole extents. */
-	fd = file_cached(file);
+	fd = peerdma_file_cached(file);
 	if (fd < 0)
 		return -EINVAL;
 	return write_all(fd, src + done, len - done, offset + done, moved);
@@ -264,32 +269,31 @@ static int store_cached(struct peerdma_file *file, const char *src, size_t len,
 
 	if (!len)
 		return 0;
-	fd = file_cached(file);
+	fd = peerdma_file_cached(file);
 	if (fd < 0)
 		return fd;
 	return write_all(fd, src, len, offset, moved);
 }
 
 /**
- * peerdma_file_store() - from a bounce to the file, the way the file is open
- * @file: the file
- * @bounce: byte @offset lies at peerdma_file_skew(@file, @offset)
+ * peerdma_file_store() - from host memory to the file
+ * @file: the file; its @unbuffered says which way
+ * @src: as much askew as @offset
  * @offset: within the file
  * @len: bytes; partial blocks go through the page cache
  * @out_moved: bytes that were written, from @offset on
  *
  * Return: 0 or a negative errno.
  */
-int peerdma_file_store(struct peerdma_file *file, const char *bounce,
+int peerdma_file_store(struct peerdma_file *file, const char *src,
 		       uint64_t offset, size_t len, size_t *out_moved)
 {
-	const char *src = bounce + peerdma_file_skew(file, offset);
 	struct peerdma_split part;
 	int err;
 
 	*out_moved = 0;
-	if (!(file->flags & O_DIRECT))
-		return write_all(file->fd, src, len, offset, out_moved);
+	if (!file->unbuffered)
+		return store_cached(file, src, len, offset, out_moved);
 	part = peerdma_split_range(offset, len, file->align);
 	err = store_cached(file, src, part.head, offset, out_moved);
 	if (err)

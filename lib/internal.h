@@ -3,7 +3,8 @@
  * What the files of libpeerdma share. Nothing here is exported: the symbol map
  * ends in "local: *".
  *
- * Lock order: peerdma.lock and peerdma_buffer.lock are never held together.
+ * Lock order: no two locks of the library are held together, but for one case: a
+ * queue's own lock is taken before the pool's.
  */
 #ifndef PEERDMA_INTERNAL_H
 #define PEERDMA_INTERNAL_H
@@ -22,6 +23,11 @@
 
 typedef void *peerdma_cuda_context;
 typedef void *peerdma_cuda_stream;
+typedef void *peerdma_cuda_event;
+
+/* Two of its results that are no plain failure. */
+#define PEERDMA_CUDA_NO_MEMORY	2
+#define PEERDMA_CUDA_NOT_READY	600
 
 /* The calls in use, by NVIDIA's names and with NVIDIA's prototypes. */
 struct peerdma_cuda {
@@ -48,6 +54,12 @@ struct peerdma_cuda {
 	int (*cuStreamCreate)(peerdma_cuda_stream *out, unsigned int flags);
 	int (*cuStreamDestroy)(peerdma_cuda_stream stream);
 	int (*cuStreamSynchronize)(peerdma_cuda_stream stream);
+	int (*cuEventCreate)(peerdma_cuda_event *out, unsigned int flags);
+	int (*cuEventDestroy)(peerdma_cuda_event event);
+	int (*cuEventRecord)(peerdma_cuda_event event,
+			     peerdma_cuda_stream stream);
+	int (*cuEventQuery)(peerdma_cuda_event event);
+	int (*cuEventSynchronize)(peerdma_cuda_event event);
 	int (*cuPointerGetAttribute)(void *value, int attribute,
 				     unsigned long long addr);
 	int (*cuPointerSetAttribute)(const void *value, int attribute,
@@ -76,6 +88,8 @@ int peerdma_cuda_flush(const struct peerdma_cuda *cuda,
 /* ---- context.c ----------------------------------------------------------- */
 
 struct peerdma_bounce;
+struct peerdma_lane;
+struct peerdma_pool;
 
 /*
  * One reference is the caller's, one more is each buffer's: the order in which
@@ -91,7 +105,11 @@ struct peerdma {
 	pthread_mutex_t lock;		/* guards what follows */
 	peerdma_cuda_context context;	/* retained, once somebody needs it */
 	struct peerdma_bounce *bounces;	/* idle ones */
-	unsigned int nr_bounces;
+	unsigned int nr_bounces[2];	/* in all: pageable, pinned */
+	pthread_cond_t bounce_idle;
+	struct peerdma_lane *lanes;	/* idle ones */
+	/* Not guarded. */
+	struct peerdma_pool *pool;
 };
 
 struct peerdma *peerdma_context_get(struct peerdma *ctx);
@@ -101,16 +119,75 @@ int peerdma_context_cuda(struct peerdma *ctx, peerdma_cuda_context *out);
 /* ---- bounce.c: host memory to stage through ------------------------------ */
 
 #define PEERDMA_BOUNCE_LEN	((size_t)4 << 20)
+/* As many as one call uses at most. */
+#define PEERDMA_BOUNCES		8
 
 struct peerdma_bounce {
 	struct peerdma_bounce *next;	/* in peerdma.bounces */
 	void *addr;			/* page-aligned */
+	bool wanted_cuda;
 	bool cuda;			/* pinned by CUDA, a fast source of DMA */
 };
 
-struct peerdma_bounce *peerdma_bounce_get(struct peerdma *ctx, bool cuda);
+struct peerdma_bounce *peerdma_bounce_get(struct peerdma *ctx, bool cuda,
+					  bool wait);
 void peerdma_bounce_put(struct peerdma *ctx, struct peerdma_bounce *bounce);
 void peerdma_bounce_drain(struct peerdma *ctx);
+
+/* ---- spin.c: waiting awake ------------------------------------------------ */
+
+struct peerdma_spin {
+	unsigned int looks;
+	uint64_t ns;
+	uint64_t end;			/* 0: the clock was not looked at yet */
+};
+
+void peerdma_spin_start(struct peerdma_spin *spin, uint64_t ns);
+bool peerdma_spin_on(struct peerdma_spin *spin);
+void peerdma_spin_mutex(pthread_mutex_t *lock);
+
+/* ---- pool.c: threads ------------------------------------------------------ */
+
+/* Guarded by the pool's lock but for @run, which is constant. */
+struct peerdma_job {
+	void (*run)(struct peerdma_job *job);
+	struct peerdma_job *next;	/* in the pool */
+	unsigned int wanted;		/* helpers at most */
+	unsigned int running;		/* helpers at present */
+};
+
+int peerdma_pool_create(struct peerdma *ctx);
+void peerdma_pool_destroy(struct peerdma *ctx);
+bool peerdma_pool_post(struct peerdma *ctx, struct peerdma_job *job,
+		       unsigned int wanted);
+void peerdma_pool_retract(struct peerdma *ctx, struct peerdma_job *job);
+
+/* ---- lane.c: a stream and its marks --------------------------------------- */
+
+#define PEERDMA_LANE_EVENTS	16
+
+/* Used by one call at a time; idle ones are kept by the context. */
+struct peerdma_lane {
+	struct peerdma_lane *next;	/* in peerdma.lanes */
+	peerdma_cuda_context context;
+	peerdma_cuda_stream stream;
+	peerdma_cuda_event events[PEERDMA_LANE_EVENTS];
+	uint64_t values[PEERDMA_LANE_EVENTS];
+	unsigned int head;		/* marks made */
+	unsigned int tail;		/* marks passed */
+};
+
+int peerdma_lane_get(struct peerdma *ctx, peerdma_cuda_context context,
+		     struct peerdma_lane **out);
+void peerdma_lane_put(struct peerdma *ctx, struct peerdma_lane *lane);
+void peerdma_lane_drain(struct peerdma *ctx);
+int peerdma_lane_copy(struct peerdma *ctx, struct peerdma_lane *lane,
+		      uint64_t device, void *host, size_t len, bool out);
+int peerdma_lane_mark(struct peerdma *ctx, struct peerdma_lane *lane,
+		      uint64_t value);
+int peerdma_lane_passed(struct peerdma *ctx, struct peerdma_lane *lane,
+			bool wait, uint64_t *out_value);
+int peerdma_lane_finish(struct peerdma *ctx, struct peerdma_lane *lane);
 
 /* ---- buffer.c, copy.c ---------------------------------------------------- */
 
@@ -145,8 +222,12 @@ struct peerdma_file {
 	int fd;				/* the caller's */
 	int flags;			/* of fd, from F_GETFL */
 	bool write;
+	bool unbuffered;		/* which of the two comes next */
 	int direct_fd;			/* O_DIRECT: fd, our own, or -1 */
 	int cached_fd;			/* without: fd, our own, or -1 */
+	pthread_mutex_t lock;		/* guards the opening of cached_fd */
+	dev_t dev;
+	ino_t ino;
 	uint32_t align;			/* of unbuffered offset and length */
 	uint64_t end;			/* where reading ended at first sight */
 };
@@ -154,19 +235,27 @@ struct peerdma_file {
 int peerdma_file_open(struct peerdma_file *file, int fd, bool write);
 void peerdma_file_close(struct peerdma_file *file);
 int peerdma_file_direct(struct peerdma_file *file);
-size_t peerdma_file_skew(const struct peerdma_file *file, uint64_t offset);
-int peerdma_file_load(struct peerdma_file *file, char *bounce, uint64_t offset,
+int peerdma_file_cached(struct peerdma_file *file);
+int peerdma_file_load(struct peerdma_file *file, char *dst, uint64_t offset,
 		      size_t len, size_t *out_moved);
-int peerdma_file_store(struct peerdma_file *file, const char *bounce,
+int peerdma_file_store(struct peerdma_file *file, const char *src,
 		       uint64_t offset, size_t len, size_t *out_moved);
 
-/* ---- io.c, direct.c, staged.c: a transfer -------------------------------- */
+/* ---- io.c, direct.c, staged.c, pump.c: a transfer ------------------------- */
 
 /* What a part of a transfer answers beside a negative errno. */
 enum peerdma_part {
 	PEERDMA_PART_DONE = 0,		/* all of it was moved */
 	PEERDMA_PART_SHORT = 1,		/* the file ended */
 	PEERDMA_PART_REFUSED = 2,	/* the rest will not go this way */
+};
+
+/* Whether a file can be moved directly, and between what. */
+struct peerdma_probe {
+	int reason;
+	uint32_t align;			/* of offset and length in the file */
+	uint32_t memory_align;		/* of the place in the dma-buf */
+	uint32_t drive;			/* PEERDMA_DEVICE() */
 };
 
 struct peerdma_transfer {
@@ -178,21 +267,13 @@ struct peerdma_transfer {
 	uint64_t buffer_offset;
 	uint64_t len;
 	uint64_t done;			/* from the start, without a gap */
-	uint32_t align;			/* of the direct path */
+	struct peerdma_probe probe;	/* once probed */
 	bool cancelled;			/* by opts.progress */
 };
 
 int peerdma_transfer_advance(struct peerdma_transfer *transfer, size_t len,
 			     uint64_t *counter);
 void peerdma_transfer_blame(struct peerdma_transfer *transfer, int reason);
-
-/* Whether a file can be moved directly, and between what. */
-struct peerdma_probe {
-	int reason;
-	uint32_t align;			/* of offset and length in the file */
-	uint32_t memory_align;		/* of the place in the dma-buf */
-	uint32_t drive;			/* PEERDMA_DEVICE() */
-};
 
 /* A range as the direct path sees it: only @middle is whole blocks. */
 struct peerdma_split {
@@ -206,7 +287,10 @@ struct peerdma_split peerdma_split_range(uint64_t offset, uint64_t len,
 int peerdma_direct_probe(struct peerdma_buffer *buf, struct peerdma_file *file,
 			 struct peerdma_probe *probe);
 int peerdma_direct_move(struct peerdma_transfer *transfer, uint64_t len);
-int peerdma_staged_move(struct peerdma_transfer *transfer, uint64_t len);
+int peerdma_staged_move(struct peerdma_transfer *transfer, uint64_t len,
+			uint64_t *counter);
+int peerdma_pump_move(struct peerdma_transfer *transfer, uint64_t len,
+		      uint64_t *counter);
 
 /* ---- pci.c, sized.c ------------------------------------------------------ */
 

@@ -62,7 +62,7 @@ static int stage_instead(struct peerdma_transfer *t, uint64_t len, int reason)
 	peerdma_transfer_blame(t, reason);
 	if (t->opts.path == PEERDMA_PATH_DIRECT)
 		return -EOPNOTSUPP;
-	return peerdma_staged_move(t, len);
+	return peerdma_staged_move(t, len, &t->result.bytes_staged);
 }
 
 static int move_middle(struct peerdma_transfer *t, uint64_t len)
@@ -91,31 +91,29 @@ static uint64_t direct_len(const struct peerdma_transfer *t)
 
 static int move(struct peerdma_transfer *t)
 {
-	uint64_t len = direct_len(t);
-	struct peerdma_probe probe;
+	uint64_t *staged = &t->result.bytes_staged, len = direct_len(t);
 	struct peerdma_split split;
 	uint64_t place;
 	int part;
 
 	if (t->opts.path == PEERDMA_PATH_STAGED)
 		return stage_instead(t, t->len, PEERDMA_REASON_FORCED);
-	part = peerdma_direct_probe(t->buf, &t->file, &probe);
+	part = peerdma_direct_probe(t->buf, &t->file, &t->probe);
 	if (part)
 		return part;
-	if (probe.reason)
-		return stage_instead(t, t->len, probe.reason);
+	if (t->probe.reason)
+		return stage_instead(t, t->len, t->probe.reason);
 	if (!len)
-		return peerdma_staged_move(t, t->len);
-	t->align = probe.align;
-	split = peerdma_split_range(t->file_offset, len, probe.align);
+		return peerdma_staged_move(t, t->len, staged);
+	split = peerdma_split_range(t->file_offset, len, t->probe.align);
 	place = t->buf->fd_offset + t->buffer_offset + split.head;
-	if (!split.middle || place % probe.memory_align)
+	if (!split.middle || place % t->probe.memory_align)
 		return stage_instead(t, t->len, PEERDMA_REASON_MISALIGNED);
-	part = peerdma_staged_move(t, split.head);
+	part = peerdma_staged_move(t, split.head, staged);
 	if (!part)
 		part = move_middle(t, split.middle);
 	if (!part)
-		part = peerdma_staged_move(t, t->len - t->done);
+		part = peerdma_staged_move(t, t->len - t->done, staged);
 	if (t->result.bytes_staged)
 		peerdma_transfer_blame(t, PEERDMA_REASON_MISALIGNED);
 	return part;

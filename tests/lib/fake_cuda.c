@@ -12,7 +12,8 @@
 #define BASE		0x700000000000ull
 #define STRIDE		0x100000000ull
 
-enum { INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201 };
+enum { INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201,
+       NOT_READY = 600 };
 
 struct fake_cuda fake_cuda = { .nr_gpus = 1, .ordering = 100 };
 
@@ -99,7 +100,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int device)
 int cuDevicePrimaryCtxRetain(void **out, int device)
 {
 	(void)device;
-	fake_cuda.contexts++;
+	__atomic_add_fetch(&fake_cuda.contexts, 1, __ATOMIC_SEQ_CST);
 	*out = &context_of_gpu;
 	return 0;
 }
@@ -217,20 +218,56 @@ int cuStreamCreate(void **out, unsigned int flags)
 	if (!depth || flags != 1)
 		return INVALID_VALUE;
 	*out = malloc(1);
-	fake_cuda.streams++;
+	__atomic_add_fetch(&fake_cuda.streams, 1, __ATOMIC_SEQ_CST);
 	return 0;
 }
 
 int cuStreamDestroy_v2(void *stream)
 {
 	free(stream);
-	fake_cuda.streams--;
+	__atomic_sub_fetch(&fake_cuda.streams, 1, __ATOMIC_SEQ_CST);
 	return 0;
 }
 
 int cuStreamSynchronize(void *stream)
 {
 	return stream ? 0 : INVALID_VALUE;
+}
+
+int cuEventCreate(void **out, unsigned int flags)
+{
+	if (!depth || flags != 2)
+		return INVALID_VALUE;
+	*out = malloc(1);
+	__atomic_add_fetch(&fake_cuda.streams, 1, __ATOMIC_SEQ_CST);
+	return 0;
+}
+
+int cuEventDestroy_v2(void *event)
+{
+	free(event);
+	__atomic_sub_fetch(&fake_cuda.streams, 1, __ATOMIC_SEQ_CST);
+	return 0;
+}
+
+int cuEventRecord(void *event, void *stream)
+{
+	return depth && event && stream ? 0 : INVALID_VALUE;
+}
+
+/* A copy is never done when it is asked about first. */
+int cuEventQuery(void *event)
+{
+	static _Thread_local unsigned int calls;
+
+	if (!event)
+		return INVALID_VALUE;
+	return calls++ & 1 ? 0 : NOT_READY;
+}
+
+int cuEventSynchronize(void *event)
+{
+	return event ? 0 : INVALID_VALUE;
 }
 
 int cuPointerGetAttribute(void *value, int attribute, unsigned long long addr)

@@ -18,7 +18,7 @@ struct fake_cuda {
 	int allocations;
 	int host_allocations;
 	int contexts;		/* primary contexts retained */
-	int streams;
+	int streams;		/* and events */
 	int depth;		/* of the stack of contexts */
 	int flushes;
 	uint64_t sync_memops;	/* the last address it was set for */

@@ -298,27 +298,25 @@ int __wrap_ioctl(int fd, unsigned long request, void *arg)
 	}
 }
 
-static int rw_failure(int fd)
+static int rw_failure(int fd, off_t offset)
 {
-	if (!fake_kernel.rw_errno)
+	if (!fake_kernel.rw_errno || offset < fake_kernel.rw_offset)
 		return 0;
 	if (fake_kernel.rw_direct && !(fcntl(fd, F_GETFL) & O_DIRECT))
-		return 0;
-	if (__atomic_fetch_sub(&fake_kernel.rw_skip, 1, __ATOMIC_SEQ_CST) > 0)
 		return 0;
 	return fake_kernel.rw_errno;
 }
 
 ssize_t __wrap_pread64(int fd, void *dst, size_t len, off_t offset)
 {
-	int err = rw_failure(fd);
+	int err = rw_failure(fd, offset);
 
 	return err ? answer(err) : __real_pread64(fd, dst, len, offset);
 }
 
 ssize_t __wrap_pwrite64(int fd, const void *src, size_t len, off_t offset)
 {
-	int err = rw_failure(fd);
+	int err = rw_failure(fd, offset);
 
 	return err ? answer(err) : __real_pwrite64(fd, src, len, offset);
 }

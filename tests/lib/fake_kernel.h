@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define FAKE_DEVICE	"/dev/null"	/* for peerdma_open_opts.device */
 #define FAKE_ALIGN	512
@@ -36,7 +37,7 @@ struct fake_kernel {
 	int route_errno;
 	int route_reason;
 	int rw_errno;		/* of pread and pwrite of the library ... */
-	int rw_skip;		/* ... after so many */
+	off_t rw_offset;	/* ... that start here or behind */
 	bool rw_direct;		/* ... of those with O_DIRECT */
 	int open_errno;		/* of open(2) of what starts with ... */
 	const char *open_path;

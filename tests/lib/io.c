@@ -330,18 +330,17 @@ static void staged_failures_count_exactly(void **state)
 	(void)state;
 	memset(memory, 0, LEN);
 	fake_kernel.rw_errno = EIO;
-	fake_kernel.rw_skip = 2;
+	fake_kernel.rw_offset = 8 * MIB;
 	assert_int_equal(read_by(PEERDMA_PATH_STAGED, fd, LEN), 8 * MIB);
 	expect(0, 8 * MIB, PEERDMA_REASON_FORCED, -EIO);
 	assert_memory_equal(memory, content, 8 * MIB);
 	assert_int_equal(memory[8 * MIB], 0);
-	fake_kernel.rw_skip = 0;
+	fake_kernel.rw_offset = 0;
 	assert_int_equal(read_by(PEERDMA_PATH_STAGED, fd, LEN), -EIO);
 	memcpy(memory, content, LEN);
 	fake_kernel.rw_errno = ENOSPC;
-	fake_kernel.rw_skip = 0;
 	assert_int_equal(write_by(PEERDMA_PATH_STAGED, wr, LEN), -ENOSPC);
-	fake_kernel.rw_skip = 3;
+	fake_kernel.rw_offset = 12 * MIB;
 	assert_int_equal(write_by(PEERDMA_PATH_STAGED, wr, LEN), 12 * MIB);
 	expect(0, 12 * MIB, PEERDMA_REASON_FORCED, -ENOSPC);
 	fake_kernel.rw_errno = 0;
@@ -463,7 +462,7 @@ static void host_memory_goes_directly_where_it_can(void **state)
 	buf = gpu;
 	/* What that was staged through is no memory for CUDA to copy from. */
 	assert_int_equal(read_by(PEERDMA_PATH_STAGED, fd, LEN), LEN);
-	assert_int_equal(fake_cuda.host_allocations, 3);
+	assert_int_equal(fake_cuda.host_allocations, 8);
 	free(host);
 	close(fd);
 	close(cached);

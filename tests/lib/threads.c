@@ -20,7 +20,7 @@
 #include "fake_kernel.h"
 
 #define NR_THREADS	4
-#define ROUNDS		6
+#define ROUNDS		8
 #define RANGE		((size_t)9 << 20)
 #define ODD		123
 

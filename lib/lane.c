@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A lane is what one call needs to keep a GPU's copy engine busy: a stream of its
+ * own, so that it waits for nobody's kernels and nobody waits for it, and events
+ * that tell how far the copies have come. Made once, kept for the next call.
+ */
+#include <stdlib.h>
+
+#include "internal.h"
+
+#define STREAM_NON_BLOCKING	1
+#define EVENT_DISABLE_TIMING	2
+
+static int lane_fill(const struct peerdma_cuda *cuda, struct peerdma_lane *lane)
+{
+	unsigned int i;
+	int result;
+
+	result = cuda->cuStreamCreate(&lane->stream, STREAM_NON_BLOCKING);
+	for (i = 0; !result && i < PEERDMA_LANE_EVENTS; i++)
+		result = cuda->cuEventCreate(&lane->events[i],
+					     EVENT_DISABLE_TIMING);
+	return result;
+}
+
+static void lane_empty(const struct peerdma_cuda *cuda,
+		       struct peerdma_lane *lane)
+{
+	unsigned int i;
+
+	for (i = 0; i < PEERDMA_LANE_EVENTS; i++)
+		if (lane->events[i])
+			cuda->cuEventDestroy(lane->events[i]);
+	if (lane->stream)
+		cuda->cuStreamDestroy(lane->stream);
+}
+
+static struct peerdma_lane *take_idle(struct peerdma *ctx,
+				      peerdma_cuda_context context)
+{
+	struct peerdma_lane **link, *lane;
+
+	pthread_mutex_lock(&ctx->lock);
+	for (link = &ctx->lanes; *link; link = &(*link)->next)
+		if ((*link)->context == context)
+			break;
+	lane = *link;
+	if (lane)
+		*link = lane->next;
+	pthread_mutex_unlock(&ctx->lock);
+	return lane;
+}
+
+/**
+ * peerdma_lane_get() - take a lane, and make its CUDA context current
+ * @ctx: the context
+ * @context: of the memory to copy
+ * @out: to be given back on the same thread
+ *
+ * Return: 0 or a negative errno.
+ */
+int peerdma_lane_get(struct peerdma *ctx, peerdma_cuda_context context,
+		     struct peerdma_lane **out)
+{
+	const struct peerdma_cuda *cuda = &ctx->cuda;
+	struct peerdma_lane *lane;
+	int result;
+
+	result = cuda->cuCtxPushCurrent(context);
+	if (result)
+		return peerdma_cuda_errno(result);
+	lane = take_idle(ctx, context);
+	if (!lane) {
+		lane = calloc(1, sizeof(*lane));
+		result = lane ? lane_fill(cuda, lane) : PEERDMA_CUDA_NO_MEMORY;
+	}
+	if (result) {
+		if (lane)
+			lane_empty(cuda, lane);
+		free(lane);
+		cuda->cuCtxPopCurrent(&context);
+		return peerdma_cuda_errno(result);
+	}
+	lane->context = context;
+	lane->head = lane->tail = 0;
+	*out = lane;
+	return 0;
+}
+
+/**
+ * peerdma_lane_put() - give a lane back
+ * @ctx: the context
+ * @lane: nothing of it is under way
+ */
+void peerdma_lane_put(struct peerdma *ctx, struct peerdma_lane *lane)
+{
+	peerdma_cuda_context context;
+
+	ctx->cuda.cuCtxPopCurrent(&context);
+	pthread_mutex_lock(&ctx->lock);
+	lane->next = ctx->lanes;
+	ctx->lanes = lane;
+	pthread_mutex_unlock(&ctx->lock);
+}
+
+/**
+ * peerdma_lane_drain() - free all
+ * @ctx: a context that nobody uses any more
+ */
+void peerdma_lane_drain(struct peerdma *ctx)
+{
+	peerdma_cuda_context context;
+	struct peerdma_lane *lane;
+
+	while ((lane = ctx->lanes)) {
+		ctx->lanes = lane->next;
+		/* The program may have ended its CUDA context, and them with it. */
+		if (!ctx->cuda.cuCtxPushCurrent(lane->context)) {
+			lane_empty(&ctx->cuda, lane);
+			ctx->cuda.cuCtxPopCurrent(&context);
+		}
+		free(lane);
+	}
+}
+
+/**
+ * peerdma_lane_copy() - start a copy between pinned memory and the GPU
+ * @ctx: the context
+ * @lane: of the memory's CUDA context
+ * @device: address on the GPU
+ * @host: address in host memory
+ * @len: bytes
+ * @out: from the GPU, else to it
+ *
+ * Return: 0 or a negative errno.
+ */
+int peerdma_lane_copy(struct peerdma *ctx, struct peerdma_lane *lane,
+		      uint64_t device, void *host, size_t len, bool out)
+{
+	int result;
+
+	if (out)
+		result = ctx->cuda.cuMemcpyDtoHAsync(host, device, len,
+						     lane->stream);
+	else
+		result = ctx->cuda.cuMemcpyHtoDAsync(device, host, len,
+						     lane->stream);
+	return peerdma_cuda_errno(result);
+}
+
+/**
+ * peerdma_lane_mark() - note how far the copies will have come
+ * @ctx: the context
+ * @lane: with fewer than PEERDMA_LANE_EVENTS marks
+ * @value: what peerdma_lane_passed() answers once they have
+ *
+ * Return: 0 or a negative errno.
+ */
+int peerdma_lane_mark(struct peerdma *ctx, struct peerdma_lane *lane,
+		      uint64_t value)
+{
+	unsigned int i = lane->head % PEERDMA_LANE_EVENTS;
+	int result = ctx->cuda.cuEventRecord(lane->events[i], lane->stream);
+
+	if (result)
+		return peerdma_cuda_errno(result);
+	lane->values[i] = value;
+	lane->head++;
+	return 0;
+}
+
+/**
+ * peerdma_lane_passed() - the oldest mark, once the copies have come that far
+ * @ctx: the context
+ * @lane: with a mark
+ * @wait: until they have
+ * @out_value: of the mark, which is forgotten
+ *
+ * Return: 1; 0: not yet; a negative errno.
+ */
+int peerdma_lane_passed(struct peerdma *ctx, struct peerdma_lane *lane,
+			bool wait, uint64_t *out_value)
+{
+	unsigned int i = lane->tail % PEERDMA_LANE_EVENTS;
+	int result;
+
+	if (wait)
+		result = ctx->cuda.cuEventSynchronize(lane->events[i]);
+	else
+		result = ctx->cuda.cuEventQuery(lane->events[i]);
+	if (result == PEERDMA_CUDA_NOT_READY)
+		return 0;
+	if (result)
+		return peerdma_cuda_errno(result);
+	*out_value = lane->values[i];
+	lane->tail++;
+	return 1;
+}
+
+/**
+ * peerdma_lane_finish() - wait for all copies of a lane
+ * @ctx: the context
+ * @lane: the lane
+ *
+ * Return: 0 or a negative errno.
+ */
+int peerdma_lane_finish(struct peerdma *ctx, struct peerdma_lane *lane)
+{
+	lane->tail = lane->head;
+	return peerdma_cuda_errno(ctx->cuda.cuStreamSynchronize(lane->stream));
+}

@@ -1,0 +1,593 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The pump: file to host memory to buffer, or back, in pieces. Any number of
+ * threads move pieces between file and host memory; the caller's own one moves
+ * them between host memory and buffer, in order, and by as few copies as it can:
+ * CUDA takes one lock for all its callers, and copies of less than a megabyte cost
+ * more than they move.
+ *
+ * Piece k lies in slot k % ring of the bounces. What was moved is a range without
+ * a gap: pieces behind one that failed or ended short are forgotten. For reads
+ * they never reach the buffer; for writes they may have reached the file, as with
+ * any asynchronous writes.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "internal.h"
+
+#define PIECE_MIN	((size_t)32 << 10)
+#define PIECE_MAX	((size_t)1 << 20)
+/* Enough that all threads work and the first copy starts early. */
+#define PIECES_MIN	32
+#define SLOTS_MAX	256
+/* Below that many pieces a caller is done before help comes. */
+#define HELPED_MIN	4
+/* Up to that many it works itself instead of waiting for others. */
+#define ALONE_MAX	16
+#define READERS		8
+/* A page-cached piece takes less than going to sleep and waking; nanoseconds. */
+#define AWAKE_NS	20000
+#define WRITERS		4
+
+/* Written by who moved the piece, before @piece says that it is there. */
+struct slot {
+	_Atomic uint64_t piece;		/* that lies here, plus one */
+	size_t moved;			/* between file and slot */
+	int err;
+};
+
+/* Owned by one call and its stack; helpers are gone when it ends. */
+struct pump {
+	struct peerdma_job job;		/* first: run() finds the pump by it */
+	struct peerdma_transfer *transfer;
+	uint64_t *counter;
+	struct peerdma_lane *lane;	/* NULL: the CPU copies */
+	struct peerdma_bounce *bounces[PEERDMA_BOUNCES];
+	unsigned int nr_bounces;
+	uint64_t start;			/* in the file */
+	uint64_t end;
+	size_t piece;			/* bytes */
+	uint64_t base;			/* of piece 0, a multiple of piece */
+	uint64_t nr;			/* pieces */
+	unsigned int ring;		/* slots */
+	unsigned int width;		/* threads at the file at once */
+	/* The caller's own. */
+	uint64_t copied;		/* pieces: copies were started */
+	uint64_t counted;		/* bytes that the transfer knows of */
+	uint64_t written;		/* pieces that were counted */
+	bool gap;			/* a piece could not be written */
+	bool marks;			/* the ring or the caller needs to know */
+	/* Guarded by lock. */
+	pthread_mutex_t lock;
+	pthread_cond_t room;		/* for helpers */
+	pthread_cond_t ready;		/* for the caller */
+	unsigned int nr_waiting;	/* for room */
+	bool awaited;			/* the caller waits for a piece */
+	uint64_t claimed;		/* pieces that the file side has begun */
+	uint64_t open;			/* pieces that it may begin */
+	unsigned int active;		/* threads at the file */
+	bool stop;
+	struct slot slots[SLOTS_MAX];
+};
+
+struct piece {
+	uint64_t offset;		/* in the file */
+	size_t len;
+	char *addr;
+};
+
+static struct piece piece_at(const struct pump *p, uint64_t k)
+{
+	uint64_t from = p->base + k * p->piece, to = from + p->piece;
+	size_t at = k % p->ring * p->piece;
+	struct piece piece;
+
+	piece.addr = (char *)p->bounces[at / PEERDMA_BOUNCE_LEN]->addr +
+		     at % PEERDMA_BOUNCE_LEN;
+	piece.offset = from;
+	if (from < p->start) {
+		piece.offset = p->start;
+		piece.addr += p->start - from;
+	}
+	piece.len = (to < p->end ? to : p->end) - piece.offset;
+	return piece;
+}
+
+/* Does it follow the piece before it in memory, within one bounce? */
+static bool follows(const struct pump *p, uint64_t k)
+{
+	return k % p->ring && k % p->ring * p->piece % PEERDMA_BOUNCE_LEN;
+}
+
+/* ---- the file's side: helpers, and the caller where it has time ---------- */
+
+static bool may_claim(const struct pump *p)
+{
+	return !p->stop && p->claimed < p->open && p->active < p->width;
+}
+
+static bool claim(struct pump *p, bool wait, uint64_t *k)
+{
+	bool go;
+
+	pthread_mutex_lock(&p->lock);
+	while (wait && !may_claim(p) && !p->stop && p->claimed < p->nr) {
+		p->nr_waiting++;
+		pthread_cond_wait(&p->room, &p->lock);
+		p->nr_waiting--;
+	}
+	go = may_claim(p);
+	if (go) {
+		*k = p->claimed++;
+		p->active++;
+	}
+	pthread_mutex_unlock(&p->lock);
+	return go;
+}
+
+static void move_piece(struct pump *p, uint64_t k)
+{
+	struct peerdma_file *file = &p->transfer->file;
+	struct piece c = piece_at(p, k);
+	struct slot *slot = &p->slots[k % p->ring];
+	size_t moved;
+	int err;
+
+	if (file->write)
+		err = peerdma_file_store(file, c.addr, c.offset, c.len, &moved);
+	else
+		err = peerdma_file_load(file, c.addr, c.offset, c.len, &moved);
+	slot->moved = moved;
+	slot->err = err;
+	atomic_store(&slot->piece, k + 1);
+	pthread_mutex_lock(&p->lock);
+	p->active--;
+	/* Whoever has begun goes on; what follows is not wanted any more. */
+	if (err || moved < c.len) {
+		p->stop = true;
+		pthread_cond_broadcast(&p->room);
+	} else if (p->nr_waiting && may_claim(p)) {
+		pthread_cond_signal(&p->room);
+	}
+	if (p->awaited)
+		pthread_cond_signal(&p->ready);
+	pthread_mutex_unlock(&p->lock);
+}
+
+static void help(struct peerdma_job *job)
+{
+	struct pump *p = (struct pump *)job;
+	uint64_t k;
+
+	while (claim(p, true, &k))
+		move_piece(p, k);
+}
+
+static void open_until(struct pump *p, uint64_t piece)
+{
+	uint64_t more;
+
+	if (piece > p->nr)
+		piece = p->nr;
+	pthread_mutex_lock(&p->lock);
+	more = piece - p->open;
+	p->open = piece;
+	if (more > p->nr_waiting)
+		more = p->nr_waiting;
+	for (; more; more--)
+		pthread_cond_signal(&p->room);
+	pthread_mutex_unlock(&p->lock);
+}
+
+static bool help_oneself(struct pump *p)
+{
+	uint64_t k;
+
+	if (!claim(p, false, &k))
+		return false;
+	move_piece(p, k);
+	return true;
+}
+
+static bool slot_ready(struct pump *p, uint64_t k)
+{
+	return atomic_load(&p->slots[k % p->ring].piece) == k + 1;
+}
+
+/* Return: false: nobody has begun with it. */
+static bool await_slot(struct pump *p, uint64_t k)
+{
+	struct peerdma_spin spin;
+	bool begun;
+
+	pthread_mutex_lock(&p->lock);
+	begun = k < p->claimed;
+	pthread_mutex_unlock(&p->lock);
+	if (!begun)
+		return false;
+	peerdma_spin_start(&spin, AWAKE_NS);
+	while (!slot_ready(p, k) && peerdma_spin_on(&spin))
+		;
+	if (slot_ready(p, k))
+		return true;
+	pthread_mutex_lock(&p->lock);
+	p->awaited = true;
+	while (!slot_ready(p, k))
+		pthread_cond_wait(&p->ready, &p->lock);
+	p->awaited = false;
+	pthread_mutex_unlock(&p->lock);
+	return true;
+}
+
+/* ---- the buffer's side: the caller --------------------------------------- */
+
+static int copy(struct pump *p, const struct piece *c, size_t len)
+{
+	struct peerdma_transfer *t = p->transfer;
+	struct peerdma_buffer *buf = t->buf;
+	uint64_t at = t->buffer_offset + (c->offset - t->file_offset);
+
+	if (p->lane)
+		return peerdma_lane_copy(buf->ctx, p->lane, buf->addr + at,
+					 c->addr, len, t->file.write);
+	if (t->file.write)
+		return peerdma_copy_out(buf, at, c->addr, len);
+	return peerdma_copy_in(buf, at, c->addr, len);
+}
+
+/* Bytes up to the end of a piece. */
+static uint64_t bytes_until(const struct pump *p, uint64_t piece)
+{
+	uint64_t to = p->base + piece * p->piece;
+
+	if (to <= p->start)
+		return 0;
+	return (to < p->end ? to : p->end) - p->start;
+}
+
+static int count(struct pump *p, uint64_t bytes)
+{
+	uint64_t more = bytes - p->counted;
+
+	p->counted = bytes;
+	return peerdma_transfer_advance(p->transfer, more, p->counter);
+}
+
+/* Copies of a read have arrived: their slots are free, their bytes count. */
+static int settle(struct pump *p, uint64_t bytes)
+{
+	uint64_t pieces = (p->start - p->base + bytes) / p->piece;
+
+	open_until(p, pieces + p->ring);
+	return count(p, bytes);
+}
+
+/* Return: 1; 0: no mark has been passed; a negative errno. */
+static int settle_mark(struct pump *p, bool wait)
+{
+	uint64_t bytes;
+	int err;
+
+	if (!p->lane || p->lane->head == p->lane->tail)
+		return 0;
+	err = peerdma_lane_passed(p->transfer->buf->ctx, p->lane, wait, &bytes);
+	if (err <= 0)
+		return err;
+	err = settle(p, bytes);
+	return err ? err : 1;
+}
+
+/* After a copy of a read was started, or done, up to so many bytes. */
+static int mark(struct pump *p, uint64_t bytes)
+{
+	int err = 0;
+
+	if (!p->lane)
+		return settle(p, bytes);
+	if (!p->marks)
+		return 0;
+	if (p->lane->head - p->lane->tail == PEERDMA_LANE_EVENTS)
+		err = settle_mark(p, true);
+	if (err >= 0)
+		err = peerdma_lane_mark(p->transfer->buf->ctx, p->lane, bytes);
+	/* Who watches is told as it goes on. */
+	if (!err && p->transfer->opts.progress)
+		err = settle_mark(p, false);
+	return err < 0 ? err : 0;
+}
+
+/*
+ * Copy the pieces that are there and adjacent in memory, in one go.
+ *
+ * Return: PEERDMA_PART_DONE: go on, if @copied moved; else the end of it all.
+ */
+static int copy_ready(struct pump *p, uint64_t *bytes)
+{
+	struct piece first = piece_at(p, p->copied);
+	size_t len = 0, want = 0;
+	uint64_t k = p->copied;
+	int err, file_err = 0;
+
+	while (k < p->nr && slot_ready(p, k) && len == want && !file_err) {
+		const struct slot *slot = &p->slots[k % p->ring];
+
+		if (k > p->copied && !follows(p, k))
+			break;
+		want += piece_at(p, k).len;
+		len += slot->moved;
+		file_err = slot->err;
+		k++;
+	}
+	if (len) {
+		err = copy(p, &first, len);
+		if (err)
+			return err;
+		*bytes += len;
+		err = mark(p, *bytes);
+		if (err)
+			return err;
+	}
+	p->copied = k;
+	if (file_err)
+		return file_err;
+	return len < want ? PEERDMA_PART_SHORT : PEERDMA_PART_DONE;
+}
+
+/* Nothing to copy: make use of the time, or wait. */
+static int pass_time(struct pump *p)
+{
+	int err = settle_mark(p, false);
+
+	if (err)
+		return err < 0 ? err : 0;
+	if (p->nr <= ALONE_MAX && help_oneself(p))
+		return 0;
+	if (await_slot(p, p->copied) || help_oneself(p))
+		return 0;
+	err = settle_mark(p, true);
+	return err < 0 ? err : 0;
+}
+
+static int read_side(struct pump *p)
+{
+	uint64_t bytes = 0, copied;
+	int part = 0, err;
+
+	open_until(p, p->ring);
+	while (!part && p->copied < p->nr) {
+		copied = p->copied;
+		part = copy_ready(p, &bytes);
+		if (!part && p->copied == copied)
+			part = pass_time(p);
+	}
+	if (!p->lane)
+		return part;
+	err = peerdma_lane_finish(p->transfer->buf->ctx, p->lane);
+	if (err)
+		return err;
+	err = count(p, bytes);
+	return part < 0 || !err ? part : err;
+}
+
+/* Start the next copy out of the buffer, of pieces adjacent in memory. */
+static int fetch(struct pump *p)
+{
+	struct piece first = piece_at(p, p->copied);
+	size_t limit = p->copied ? PEERDMA_BOUNCE_LEN / 2 : PIECE_MAX;
+	uint64_t from = bytes_until(p, p->copied), k = p->copied + 1;
+	int err;
+
+	while (k < p->nr && follows(p, k) &&
+	       bytes_until(p, k + 1) - from <= limit)
+		k++;
+	err = copy(p, &first, bytes_until(p, k) - from);
+	if (err)
+		return err;
+	p->copied = k;
+	if (p->lane)
+		return peerdma_lane_mark(p->transfer->buf->ctx, p->lane, k);
+	open_until(p, k);
+	return 0;
+}
+
+/* Return: 1: the file side got more to do; 0; a negative errno. */
+static int publish(struct pump *p, bool wait)
+{
+	uint64_t piece;
+	int err;
+
+	if (!p->lane || p->lane->head == p->lane->tail)
+		return 0;
+	err = peerdma_lane_passed(p->transfer->buf->ctx, p->lane, wait, &piece);
+	if (err > 0)
+		open_until(p, piece);
+	return err;
+}
+
+/* Count the pieces that are in the file, as far as there is no gap. */
+static int count_written(struct pump *p)
+{
+	const struct slot *slot;
+	int err = 0;
+
+	while (!p->gap && p->written < p->nr && slot_ready(p, p->written)) {
+		slot = &p->slots[p->written++ % p->ring];
+		p->gap = slot->err;
+		err = count(p, p->counted + slot->moved);
+		if (slot->err)
+			return slot->err;
+	}
+	return err;
+}
+
+static int write_step(struct pump *p)
+{
+	uint64_t ahead = p->copied - p->written;
+	int err;
+
+	/* Half of the ring: a copy must not wait for a slot to be written. */
+	if (p->copied < p->nr && (!ahead || ahead <= p->ring / 2) &&
+	    (!p->lane || p->lane->head - p->lane->tail < 2))
+		return fetch(p);
+	err = publish(p, false);
+	if (err || help_oneself(p))
+		return err < 0 ? err : 0;
+	err = publish(p, true);
+	if (err)
+		return err < 0 ? err : 0;
+	await_slot(p, p->written);
+	return 0;
+}
+
+static int write_side(struct pump *p)
+{
+	int part = 0, err;
+
+	while (!part && p->written < p->nr) {
+		part = write_step(p);
+		err = count_written(p);
+		if (!part)
+			part = err;
+	}
+	if (!p->lane)
+		return part;
+	err = peerdma_lane_finish(p->transfer->buf->ctx, p->lane);
+	return part ? part : err;
+}
+
+/* ---- setting it up ------------------------------------------------------- */
+
+static size_t choose_piece(const struct pump *p, uint32_t align)
+{
+	uint64_t len = p->end - p->start;
+	size_t piece = PIECE_MIN;
+
+	while (piece < PIECE_MAX && piece * PIECES_MIN < len)
+		piece *= 2;
+	return piece < align ? align : piece;
+}
+
+static void put_bounces(struct pump *p)
+{
+	struct peerdma *ctx = p->transfer->buf->ctx;
+
+	while (p->nr_bounces)
+		peerdma_bounce_put(ctx, p->bounces[--p->nr_bounces]);
+}
+
+static int get_bounces(struct pump *p)
+{
+	struct peerdma_buffer *buf = p->transfer->buf;
+	uint64_t need = p->nr * p->piece;
+	struct peerdma_bounce *bounce;
+	unsigned int i;
+	uint64_t slots;
+
+	while (p->nr_bounces < PEERDMA_BOUNCES &&
+	       p->nr_bounces * PEERDMA_BOUNCE_LEN < need) {
+		bounce = peerdma_bounce_get(buf->ctx, buf->cuda,
+					    !p->nr_bounces);
+		if (!bounce)
+			break;
+		p->bounces[p->nr_bounces++] = bounce;
+	}
+	if (!p->nr_bounces)
+		return -ENOMEM;
+	slots = p->nr_bounces * PEERDMA_BOUNCE_LEN / p->piece;
+	if (slots > SLOTS_MAX)
+		slots = SLOTS_MAX;
+	p->ring = slots < p->nr ? slots : p->nr;
+	for (i = 0; i < p->ring; i++)
+		atomic_init(&p->slots[i].piece, 0);
+	return 0;
+}
+
+static unsigned int choose_width(const struct pump *p)
+{
+	const struct peerdma_file *file = &p->transfer->file;
+
+	if (!file->write)
+		return READERS + 1;
+	/* Writers of one file through the page cache wait for each other. */
+	return file->unbuffered ? WRITERS : 1;
+}
+
+static int run(struct pump *p)
+{
+	struct peerdma *ctx = p->transfer->buf->ctx;
+	bool write = p->transfer->file.write;
+	unsigned int helpers = 0;
+	bool posted;
+	int part;
+
+	if (p->nr >= HELPED_MIN)
+		helpers = p->nr / 2 < READERS ? p->nr / 2 : READERS;
+	if (write && helpers > p->width)
+		helpers = p->width;
+	p->job.run = help;
+	posted = peerdma_pool_post(ctx, &p->job, helpers);
+	part = write ? write_side(p) : read_side(p);
+	if (posted) {
+		pthread_mutex_lock(&p->lock);
+		p->stop = true;
+		pthread_cond_broadcast(&p->room);
+		pthread_mutex_unlock(&p->lock);
+		peerdma_pool_retract(ctx, &p->job);
+	}
+	/* What helpers still had in hand was written all the same. */
+	if (write)
+		count_written(p);
+	return part;
+}
+
+static void set_up(struct pump *p, struct peerdma_transfer *t, uint64_t len,
+		   uint64_t *counter)
+{
+	memset(p, 0, offsetof(struct pump, slots));
+	p->transfer = t;
+	p->counter = counter;
+	p->start = t->file_offset + t->done;
+	p->end = p->start + len;
+	p->piece = choose_piece(p, t->file.align);
+	p->base = p->start & -(uint64_t)p->piece;
+	p->nr = (p->end - p->base + p->piece - 1) / p->piece;
+	p->width = choose_width(p);
+	peerdma_spin_mutex(&p->lock);
+	pthread_cond_init(&p->room, NULL);
+	pthread_cond_init(&p->ready, NULL);
+}
+
+/**
+ * peerdma_pump_move() - move the next bytes of a transfer through host memory
+ * @t: the transfer; its file says whether through the page cache
+ * @len: bytes, above 0
+ * @counter: of @t->result, where they count
+ *
+ * Return: enum peerdma_part, not PEERDMA_PART_REFUSED; or a negative errno.
+ */
+int peerdma_pump_move(struct peerdma_transfer *t, uint64_t len,
+		      uint64_t *counter)
+{
+	struct peerdma_buffer *buf = t->buf;
+	struct pump p;
+	int err;
+
+	set_up(&p, t, len, counter);
+	err = get_bounces(&p);
+	if (err)
+		goto destroy;
+	p.marks = p.nr > p.ring || t->opts.progress;
+	if (buf->cuda)
+		err = peerdma_lane_get(buf->ctx, buf->pointer.context, &p.lane);
+	if (!err)
+		err = run(&p);
+	if (p.lane)
+		peerdma_lane_put(buf->ctx, p.lane);
+destroy:
+	put_bounces(&p);
+	pthread_cond_destroy(&p.ready);
+	pthread_cond_destroy(&p.room);
+	pthread_mutex_destroy(&p.lock);
+	return err;
+}
