@@ -100,7 +100,7 @@ enum {
 
 static const struct argp_option options[] = {
 	{ "path", KEY_PATH, "PATH", 0,
-	  "auto, direct (or fail) or staged; default: auto", 0 },
+	  "auto, direct (or fail), staged or cache; default: auto", 0 },
 	{ "size", KEY_SIZE, "BYTES", 0, "move so much; default: the file", 0 },
 	{ "offset", KEY_OFFSET, "BYTES", 0, "start here in the first file", 0 },
 	{ "dest-offset", KEY_DEST_OFFSET, "BYTES", 0,
@@ -138,7 +138,9 @@ static uint32_t path_of(const char *text, struct argp_state *state)
 		return PEERDMA_PATH_DIRECT;
 	if (!strcmp(text, "staged"))
 		return PEERDMA_PATH_STAGED;
-	argp_error(state, "%s: no path; there are auto, direct and staged",
+	if (!strcmp(text, "cache"))
+		return PEERDMA_PATH_CACHE;
+	argp_error(state, "%s: no path; there are auto, direct, staged, cache",
 		   text);
 	return PEERDMA_PATH_AUTO;
 }
@@ -301,9 +303,12 @@ static double cpu_seconds(void)
 
 static const char *path_taken(const struct peerdma_io_result *result)
 {
-	if (!result->bytes_staged)
+	if (!result->bytes_staged && !result->bytes_cached)
 		return "direct";
-	return result->bytes_direct ? "mixed" : "staged";
+	if (result->bytes_direct || (result->bytes_staged &&
+				     result->bytes_cached))
+		return "mixed";
+	return result->bytes_staged ? "staged" : "cache";
 }
 
 static double per_gib(const struct run *run)
@@ -341,6 +346,8 @@ static void add_run(struct json_object *runs, const struct run *run)
 			       json_object_new_int64(result->bytes_direct));
 	json_object_object_add(o, "bytes_staged",
 			       json_object_new_int64(result->bytes_staged));
+	json_object_object_add(o, "bytes_cached",
+			       json_object_new_int64(result->bytes_cached));
 	json_object_object_add(o, "reason", json_object_new_string(
 				peerdma_reason_name(result->reason)));
 	json_object_object_add(o, "seconds",

@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -243,6 +244,29 @@ int peerdma_file_load(struct peerdma_file *file, char *dst, uint64_t offset,
 	if (fd < 0)
 		return fd;
 	return read_all(fd, dst, len, offset, 1, out_moved);
+}
+
+/**
+ * peerdma_file_peek() - from the page cache to host memory, if all is there
+ * @file: the file, open without O_DIRECT
+ * @dst: where to
+ * @offset: within the file
+ * @len: bytes
+ * @out_moved: bytes that arrived, less than @len where the file ends
+ *
+ * Return: 0; -EAGAIN: not all of it is in the page cache, or nobody can tell.
+ */
+int peerdma_file_peek(struct peerdma_file *file, void *dst, uint64_t offset,
+		      size_t len, size_t *out_moved)
+{
+	struct iovec vec = { .iov_base = dst, .iov_len = len };
+	ssize_t n;
+
+	n = preadv2(file->cached_fd, &vec, 1, offset, RWF_NOWAIT);
+	if (n < 0 || ((size_t)n < len && offset + n < file->end))
+		return -EAGAIN;
+	*out_moved = n;
+	return 0;
 }
 
 static int store_blocks(struct peerdma_file *file, const char *src, size_t len,

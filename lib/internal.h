@@ -165,12 +165,15 @@ void peerdma_pool_retract(struct peerdma *ctx, struct peerdma_job *job);
 /* ---- lane.c: a stream and its marks --------------------------------------- */
 
 #define PEERDMA_LANE_EVENTS	16
+/* Up to that much goes in one piece, without bounces and threads. */
+#define PEERDMA_SMALL_LEN	((size_t)64 << 10)
 
 /* Used by one call at a time; idle ones are kept by the context. */
 struct peerdma_lane {
 	struct peerdma_lane *next;	/* in peerdma.lanes */
 	peerdma_cuda_context context;
 	peerdma_cuda_stream stream;
+	void *small;			/* PEERDMA_SMALL_LEN bytes, pinned */
 	peerdma_cuda_event events[PEERDMA_LANE_EVENTS];
 	uint64_t values[PEERDMA_LANE_EVENTS];
 	unsigned int head;		/* marks made */
@@ -238,10 +241,17 @@ int peerdma_file_direct(struct peerdma_file *file);
 int peerdma_file_cached(struct peerdma_file *file);
 int peerdma_file_load(struct peerdma_file *file, char *dst, uint64_t offset,
 		      size_t len, size_t *out_moved);
+int peerdma_file_peek(struct peerdma_file *file, void *dst, uint64_t offset,
+		      size_t len, size_t *out_moved);
 int peerdma_file_store(struct peerdma_file *file, const char *src,
 		       uint64_t offset, size_t len, size_t *out_moved);
 
-/* ---- io.c, direct.c, staged.c, pump.c: a transfer ------------------------- */
+/* ---- residency.c: what the page cache holds ------------------------------- */
+
+uint64_t peerdma_residency_run(struct peerdma_file *file, uint64_t offset,
+			       uint64_t len, bool *out_resident);
+
+/* ---- io.c, direct.c, staged.c, pump.c, small.c: a transfer ---------------- */
 
 /* What a part of a transfer answers beside a negative errno. */
 enum peerdma_part {
@@ -267,6 +277,7 @@ struct peerdma_transfer {
 	uint64_t buffer_offset;
 	uint64_t len;
 	uint64_t done;			/* from the start, without a gap */
+	bool probed;
 	struct peerdma_probe probe;	/* once probed */
 	bool cancelled;			/* by opts.progress */
 };
@@ -291,6 +302,7 @@ int peerdma_staged_move(struct peerdma_transfer *transfer, uint64_t len,
 			uint64_t *counter);
 int peerdma_pump_move(struct peerdma_transfer *transfer, uint64_t len,
 		      uint64_t *counter);
+int peerdma_small_move(struct peerdma_transfer *transfer, size_t len);
 
 /* ---- pci.c, sized.c ------------------------------------------------------ */
 

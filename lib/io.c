@@ -4,6 +4,9 @@
 
 #include "internal.h"
 
+/* Below that a second opening and a slow drive cost more than the page cache. */
+#define UNBUFFERED_MIN	((uint64_t)1 << 20)
+
 /**
  * peerdma_transfer_advance() - count bytes that were moved
  * @t: the transfer
@@ -51,9 +54,27 @@ static int take_opts(struct peerdma_io_opts *o,
 	err = peerdma_sized_in(o, sizeof(*o), opts);
 	if (err)
 		return err;
-	if (o->flags || o->reserved || o->path > PEERDMA_PATH_STAGED)
+	if (o->flags || o->reserved || o->path > PEERDMA_PATH_CACHE)
 		return -EOPNOTSUPP;
 	return 0;
+}
+
+/*
+ * A file that is read, and whose pages the cache does not hold, goes around it
+ * where that pays: the drive writes to the stage itself.
+ */
+static int stage(struct peerdma_transfer *t, uint64_t len)
+{
+	struct peerdma_file *file = &t->file;
+	bool unbuffered = file->unbuffered;
+	int part;
+
+	if (t->opts.path == PEERDMA_PATH_AUTO && !file->write &&
+	    !t->buf->host && len >= UNBUFFERED_MIN)
+		file->unbuffered = peerdma_file_direct(file) >= 0;
+	part = peerdma_staged_move(t, len, &t->result.bytes_staged);
+	file->unbuffered = unbuffered;
+	return part;
 }
 
 /* What the direct path cannot do the staged one does, unless forced. */
@@ -62,7 +83,7 @@ static int stage_instead(struct peerdma_transfer *t, uint64_t len, int reason)
 	peerdma_transfer_blame(t, reason);
 	if (t->opts.path == PEERDMA_PATH_DIRECT)
 		return -EOPNOTSUPP;
-	return peerdma_staged_move(t, len, &t->result.bytes_staged);
+	return stage(t, len);
 }
 
 static int move_middle(struct peerdma_transfer *t, uint64_t len)
@@ -80,43 +101,110 @@ static int move_middle(struct peerdma_transfer *t, uint64_t len)
  * Unbuffered reads write zeroes behind the end of a file: the direct path stops
  * at its last whole block, and the staged one finds the end to the byte.
  */
-static uint64_t direct_len(const struct peerdma_transfer *t)
+static uint64_t direct_len(const struct peerdma_transfer *t, uint64_t len)
 {
-	uint64_t left = 0;
+	uint64_t from = t->file_offset + t->done, left = 0;
 
-	if (t->file.end > t->file_offset)
-		left = t->file.end - t->file_offset;
-	return left < t->len ? left : t->len;
+	if (t->file.end > from)
+		left = t->file.end - from;
+	return left < len ? left : len;
 }
 
-static int move(struct peerdma_transfer *t)
+static int probe(struct peerdma_transfer *t)
 {
-	uint64_t *staged = &t->result.bytes_staged, len = direct_len(t);
+	int err;
+
+	if (t->probed)
+		return 0;
+	err = peerdma_direct_probe(t->buf, &t->file, &t->probe);
+	t->probed = !err;
+	return err;
+}
+
+/* Around the page cache: the aligned middle directly, the rest staged. */
+static int move_uncached(struct peerdma_transfer *t, uint64_t len)
+{
+	uint64_t *staged = &t->result.bytes_staged, end = t->done + len;
+	uint64_t direct = direct_len(t, len), place;
 	struct peerdma_split split;
-	uint64_t place;
 	int part;
 
-	if (t->opts.path == PEERDMA_PATH_STAGED)
-		return stage_instead(t, t->len, PEERDMA_REASON_FORCED);
-	part = peerdma_direct_probe(t->buf, &t->file, &t->probe);
+	part = probe(t);
 	if (part)
 		return part;
 	if (t->probe.reason)
-		return stage_instead(t, t->len, t->probe.reason);
-	if (!len)
-		return peerdma_staged_move(t, t->len, staged);
-	split = peerdma_split_range(t->file_offset, len, t->probe.align);
-	place = t->buf->fd_offset + t->buffer_offset + split.head;
+		return stage_instead(t, len, t->probe.reason);
+	if (!direct)
+		return peerdma_staged_move(t, len, staged);
+	split = peerdma_split_range(t->file_offset + t->done, direct,
+				    t->probe.align);
+	place = t->buf->fd_offset + t->buffer_offset + t->done + split.head;
 	if (!split.middle || place % t->probe.memory_align)
-		return stage_instead(t, t->len, PEERDMA_REASON_MISALIGNED);
+		return stage_instead(t, len, PEERDMA_REASON_MISALIGNED);
 	part = peerdma_staged_move(t, split.head, staged);
 	if (!part)
 		part = move_middle(t, split.middle);
 	if (!part)
-		part = peerdma_staged_move(t, t->len - t->done, staged);
+		part = peerdma_staged_move(t, end - t->done, staged);
 	if (t->result.bytes_staged)
 		peerdma_transfer_blame(t, PEERDMA_REASON_MISALIGNED);
 	return part;
+}
+
+static int move_cached(struct peerdma_transfer *t, uint64_t len)
+{
+	if (peerdma_file_cached(&t->file) < 0) {
+		peerdma_transfer_blame(t, PEERDMA_REASON_NO_REOPEN);
+		return -EOPNOTSUPP;
+	}
+	t->file.unbuffered = false;
+	return peerdma_staged_move(t, len, &t->result.bytes_cached);
+}
+
+/* Each part of the file from where it is: memory, or the drive. */
+static int move_by_residency(struct peerdma_transfer *t, uint64_t len)
+{
+	uint64_t end = t->done + len, run;
+	bool resident;
+	int part = 0;
+
+	while (!part && t->done < end) {
+		run = peerdma_residency_run(&t->file,
+					    t->file_offset + t->done,
+					    end - t->done, &resident);
+		part = resident ? move_cached(t, run) : move_uncached(t, run);
+	}
+	return part;
+}
+
+static int move_plainly(struct peerdma_transfer *t, uint64_t len)
+{
+	int part;
+
+	if (t->opts.path == PEERDMA_PATH_CACHE)
+		return move_cached(t, len);
+	/* Who opens a file with O_DIRECT wants the page cache left alone. */
+	if (t->file.write || t->file.unbuffered || t->buf->host)
+		return move_uncached(t, len);
+	if (t->buf->cuda && len <= PEERDMA_SMALL_LEN) {
+		part = peerdma_small_move(t, len);
+		if (part != PEERDMA_PART_REFUSED)
+			return part;
+	}
+	return move_by_residency(t, len);
+}
+
+static int move(struct peerdma_transfer *t)
+{
+	switch (t->opts.path) {
+	case PEERDMA_PATH_DIRECT:
+		return move_uncached(t, t->len);
+	case PEERDMA_PATH_STAGED:
+		return stage_instead(t, t->len, PEERDMA_REASON_FORCED);
+	default:
+		break;
+	}
+	return move_plainly(t, t->len);
 }
 
 static ssize_t transfer(struct peerdma_transfer *t, int fd, bool write,

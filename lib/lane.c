@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
  * A lane is what one call needs to keep a GPU's copy engine busy: a stream of its
- * own, so that it waits for nobody's kernels and nobody waits for it, and events
- * that tell how far the copies have come. Made once, kept for the next call.
+ * own, so that it waits for nobody's kernels and nobody waits for it, events that
+ * tell how far the copies have come, and pinned memory for a small request. Made
+ * once, kept for the next call.
  */
 #include <stdlib.h>
 
@@ -17,6 +18,9 @@ static int lane_fill(const struct peerdma_cuda *cuda, struct peerdma_lane *lane)
 	int result;
 
 	result = cuda->cuStreamCreate(&lane->stream, STREAM_NON_BLOCKING);
+	/* Without it small requests go as large ones do. */
+	if (!result && cuda->cuMemAllocHost(&lane->small, PEERDMA_SMALL_LEN))
+		lane->small = NULL;
 	for (i = 0; !result && i < PEERDMA_LANE_EVENTS; i++)
 		result = cuda->cuEventCreate(&lane->events[i],
 					     EVENT_DISABLE_TIMING);
@@ -31,6 +35,8 @@ static void lane_empty(const struct peerdma_cuda *cuda,
 	for (i = 0; i < PEERDMA_LANE_EVENTS; i++)
 		if (lane->events[i])
 			cuda->cuEventDestroy(lane->events[i]);
+	if (lane->small)
+		cuda->cuMemFreeHost(lane->small);
 	if (lane->stream)
 		cuda->cuStreamDestroy(lane->stream);
 }

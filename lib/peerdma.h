@@ -74,11 +74,13 @@ struct peerdma_buffer;
  * @PEERDMA_PATH_AUTO: the best that each part of the request allows
  * @PEERDMA_PATH_DIRECT: the drive's DMA, straight into or out of the buffer
  * @PEERDMA_PATH_STAGED: through host memory
+ * @PEERDMA_PATH_CACHE: out of, or into, the page cache
  */
 enum peerdma_path {
 	PEERDMA_PATH_AUTO	= 0,
 	PEERDMA_PATH_DIRECT	= 1,
 	PEERDMA_PATH_STAGED	= 2,
+	PEERDMA_PATH_CACHE	= 3,
 };
 
 /*
@@ -264,9 +266,10 @@ struct peerdma_io_opts {
  * @size: set by PEERDMA_SIZED()
  * @bytes_direct: bytes that the drive's DMA moved, straight
  * @bytes_staged: bytes that went through host memory
- * @reason: 0, or why not all bytes went directly
+ * @reason: 0, or why not all bytes went directly or out of the page cache
  * @error: 0 when all was moved or the file ended, else the negative errno that
  *	ended the transfer early
+ * @bytes_cached: bytes that went through the page cache, where they were
  */
 struct peerdma_io_result {
 	size_t size;
@@ -274,6 +277,7 @@ struct peerdma_io_result {
 	uint64_t bytes_staged;
 	int32_t reason;
 	int32_t error;
+	uint64_t bytes_cached;
 };
 
 ssize_t peerdma_read(struct peerdma_buffer *buf, int fd, size_t len,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The staged path: through host memory. */
+/* The staged path and the cache path: through host memory, or out of it. */
 #include <errno.h>
 
 #include "internal.h"

@@ -9,7 +9,7 @@ LIB_TEST_CFLAGS = -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Ilib \
 	-pthread -MMD -MP $(shell $(PKG_CONFIG) --cflags cmocka)
 # The fake kernel stands where the library's objects call the real one.
 LIB_TEST_LIBS = $(O)/lib/libpeerdma.a -Wl,--wrap=ioctl,--wrap=open64 \
-	-Wl,--wrap=pread64,--wrap=pwrite64 \
+	-Wl,--wrap=pread64,--wrap=pwrite64,--wrap=preadv64v2,--wrap=syscall \
 	$(shell $(PKG_CONFIG) --libs cmocka) -ldl -pthread
 LIB_TEST_CUDA := $(O)/tests/lib/libcuda.so.1
 

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "../../include/uapi/peerdma.h"
@@ -38,6 +39,12 @@ static unsigned char *provider_memory;
 int __real_ioctl(int fd, unsigned long request, void *arg);
 ssize_t __real_pread64(int fd, void *dst, size_t len, off_t offset);
 ssize_t __real_pwrite64(int fd, const void *src, size_t len, off_t offset);
+ssize_t __real_preadv64v2(int fd, const struct iovec *vecs, int nr,
+			  off_t offset, int flags);
+ssize_t __wrap_preadv64v2(int fd, const struct iovec *vecs, int nr,
+			  off_t offset, int flags);
+long __real_syscall(long number, ...);
+long __wrap_syscall(long number, ...);
 int __real_open64(const char *path, int flags, ...);
 int __wrap_ioctl(int fd, unsigned long request, void *arg);
 ssize_t __wrap_pread64(int fd, void *dst, size_t len, off_t offset);
@@ -319,6 +326,37 @@ ssize_t __wrap_pwrite64(int fd, const void *src, size_t len, off_t offset)
 	int err = rw_failure(fd, offset);
 
 	return err ? answer(err) : __real_pwrite64(fd, src, len, offset);
+}
+
+ssize_t __wrap_preadv64v2(int fd, const struct iovec *vecs, int nr,
+			  off_t offset, int flags)
+{
+	if (fake_kernel.no_cachestat)
+		return answer(EOPNOTSUPP);
+	if (!fake_kernel.resident)
+		return answer(EAGAIN);
+	return __real_preadv64v2(fd, vecs, nr, offset, flags);
+}
+
+/* Of a file that was just written the truth would not be much of a test. */
+long __wrap_syscall(long number, ...)
+{
+	struct { uint64_t offset, len; } *range;
+	uint64_t *state;
+	va_list args;
+	int fd;
+
+	va_start(args, number);
+	fd = va_arg(args, int);
+	range = va_arg(args, void *);
+	state = va_arg(args, uint64_t *);
+	va_end(args);
+	if (fake_kernel.no_cachestat)
+		return answer(ENOSYS);
+	if (fcntl(fd, F_GETFL) < 0)
+		return answer(EBADF);
+	state[0] = fake_kernel.resident ? (range->len + 4095) / 4096 + 1 : 0;
+	return 0;
 }
 
 int __wrap_open64(const char *path, int flags, ...)

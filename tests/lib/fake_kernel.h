@@ -39,6 +39,8 @@ struct fake_kernel {
 	int rw_errno;		/* of pread and pwrite of the library ... */
 	off_t rw_offset;	/* ... that start here or behind */
 	bool rw_direct;		/* ... of those with O_DIRECT */
+	bool resident;		/* all files are in the page cache ... */
+	bool no_cachestat;	/* ... and mincore(2) must say so */
 	int open_errno;		/* of open(2) of what starts with ... */
 	const char *open_path;
 	int nr_file_io;		/* counted */

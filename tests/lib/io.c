@@ -110,7 +110,7 @@ static void wrong_arguments(void **state)
 	assert_int_equal(peerdma_read_opts(buf, fd, 1, 0, 0, &opts, NULL),
 			 -EOPNOTSUPP);
 	opts.flags = 0;
-	opts.path = PEERDMA_PATH_STAGED + 1;
+	opts.path = PEERDMA_PATH_CACHE + 1;
 	assert_int_equal(peerdma_read_opts(buf, fd, 1, 0, 0, &opts, NULL),
 			 -EOPNOTSUPP);
 	close(fd);
@@ -462,10 +462,90 @@ static void host_memory_goes_directly_where_it_can(void **state)
 	buf = gpu;
 	/* What that was staged through is no memory for CUDA to copy from. */
 	assert_int_equal(read_by(PEERDMA_PATH_STAGED, fd, LEN), LEN);
-	assert_int_equal(fake_cuda.host_allocations, 8);
+	assert_int_equal(fake_cuda.host_allocations, 8 + 1);
 	free(host);
 	close(fd);
 	close(cached);
+}
+
+static void expect_cached(size_t cached, size_t direct, int reason)
+{
+	assert_int_equal(result.bytes_cached, cached);
+	expect(direct, 0, reason, 0);
+}
+
+static void what_is_resident_comes_from_the_page_cache(void **state)
+{
+	int fd = open_file(O_RDONLY), direct = open_file(O_RDONLY | O_DIRECT);
+
+	(void)state;
+	fake_kernel.resident = true;
+	memset(memory, 0, LEN);
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, LEN), LEN);
+	expect_cached(LEN, 0, 0);
+	assert_int_equal(fake_kernel.nr_file_io, 0);
+	assert_memory_equal(memory, content, LEN);
+	/* Who asks for O_DIRECT is taken at his word, unless forced. */
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, direct, 8192), 8192);
+	expect_cached(0, 8192, 0);
+	memset(memory, 0, LEN);
+	assert_int_equal(read_by(PEERDMA_PATH_CACHE, direct, LEN), LEN);
+	expect_cached(LEN, 0, 0);
+	assert_memory_equal(memory, content, LEN);
+	fake_kernel.open_path = "/proc/";
+	fake_kernel.open_errno = ENOENT;
+	assert_int_equal(read_by(PEERDMA_PATH_CACHE, direct, LEN),
+			 -EOPNOTSUPP);
+	expect(0, 0, PEERDMA_REASON_NO_REOPEN, -EOPNOTSUPP);
+	/* The rest of it has to be read, but nobody asked about that. */
+	fake_kernel.open_errno = 0;
+	fake_kernel.resident = false;
+	assert_int_equal(read_by(PEERDMA_PATH_CACHE, fd, LEN), LEN);
+	expect_cached(LEN, 0, 0);
+	close(fd);
+	close(direct);
+}
+
+static void small_reads_take_what_is_there(void **state)
+{
+	PEERDMA_SIZED(peerdma_io_opts, opts);
+	int fd = open_file(O_RDONLY);
+
+	(void)state;
+	fake_kernel.resident = true;
+	memset(memory, 0, 100000);
+	assert_int_equal(peerdma_read_opts(buf, fd, 65536, 77, 3, &opts,
+					   &result), 65536);
+	expect_cached(65536, 0, 0);
+	assert_memory_equal(memory + 3, content + 77, 65536);
+	assert_int_equal(memory[2] | memory[3 + 65536], 0);
+	/* No bounces, no threads. */
+	assert_int_equal(fake_cuda.host_allocations, 1);
+	assert_int_equal(peerdma_read_opts(buf, fd, 1000, LEN - 10, 0, &opts,
+					   &result), 10);
+	expect_cached(10, 0, 0);
+	assert_memory_equal(memory, content + LEN - 10, 10);
+	fake_kernel.resident = false;
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, 4096), 4096);
+	expect_cached(0, 4096, 0);
+	close(fd);
+}
+
+static void errors_of_the_page_cache_count_exactly(void **state)
+{
+	int fd = open_file(O_RDONLY);
+
+	(void)state;
+	fake_kernel.resident = true;
+	fake_kernel.rw_errno = EIO;
+	fake_kernel.rw_offset = 5 * MIB;
+	memset(memory, 0, LEN);
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, LEN), 5 * MIB);
+	assert_int_equal(result.error, -EIO);
+	assert_int_equal(result.bytes_cached, 5 * MIB);
+	assert_memory_equal(memory, content, 5 * MIB);
+	assert_int_equal(memory[5 * MIB], 0);
+	close(fd);
 }
 
 static void check_answers_as_a_read_would(void **state)
@@ -558,6 +638,9 @@ int main(void)
 		TEST(a_gpu_is_flushed_when_it_asks),
 		TEST(pageable_memory_does_too),
 		TEST(host_memory_goes_directly_where_it_can),
+		TEST(what_is_resident_comes_from_the_page_cache),
+		TEST(small_reads_take_what_is_there),
+		TEST(errors_of_the_page_cache_count_exactly),
 		TEST(check_answers_as_a_read_would),
 		TEST(check_of_a_route),
 		/* Last: it writes what the memory happens to hold. */

@@ -33,6 +33,8 @@ struct test_case {
 	enum kind kind;
 	bool write;
 	bool direct_fd;
+	bool resident;		/* the file is in the page cache */
+	bool no_cachestat;	/* it is, and mincore(2) says so, or not */
 	uint32_t path;
 	uint64_t buf_len;
 	uint64_t buf_skew;	/* of the memory itself */
@@ -106,7 +108,9 @@ static void draw_case(struct test_case *c)
 	c->kind = draw(NR_KINDS);
 	c->write = draw(2);
 	c->direct_fd = draw(2);
-	c->path = draw(3);
+	c->path = draw(4);
+	c->resident = draw(2);
+	c->no_cachestat = !draw(4);
 	c->len = draw_len();
 	c->buf_offset = draw(3) ? draw_offset() : draw(64) * 4;
 	c->buf_skew = draw(2) ? draw(5000) : 0;
@@ -144,6 +148,8 @@ static unsigned char *make_buffer(const struct test_case *c,
 	unsigned char *memory = *host = NULL;
 
 	fake_kernel_reset();
+	fake_kernel.resident = c->resident;
+	fake_kernel.no_cachestat = c->no_cachestat;
 	switch (c->kind) {
 	case CUDA_STAGED:
 		fake_kernel.pin_errno = ENOBUFS;
@@ -167,6 +173,15 @@ static unsigned char *make_buffer(const struct test_case *c,
 	return fake_cuda_memory(info.device_addr);
 }
 
+/* Is the page cache asked at all? */
+static bool may_be_cached(const struct test_case *c)
+{
+	if (c->path == PEERDMA_PATH_CACHE)
+		return true;
+	return c->path == PEERDMA_PATH_AUTO && !c->write && !c->direct_fd &&
+	       c->kind != HOST && (c->resident || c->no_cachestat);
+}
+
 /* Bytes that must go directly; -1: not for certain. */
 static int64_t must_be_direct(const struct test_case *c)
 {
@@ -180,8 +195,11 @@ static int64_t must_be_direct(const struct test_case *c)
 		len = c->file_len > c->file_offset ?
 			      c->file_len - c->file_offset : 0;
 
-	if (c->path == PEERDMA_PATH_STAGED || c->kind == CUDA_STAGED)
+	if (c->path == PEERDMA_PATH_STAGED || c->path == PEERDMA_PATH_CACHE ||
+	    c->kind == CUDA_STAGED)
 		return 0;
+	if (may_be_cached(c))
+		return c->no_cachestat ? -1 : 0;
 	if (c->kind == HOST)
 		return c->direct_fd ? -1 : 0;
 	if (len < head || place % FAKE_MEMORY_ALIGN)
@@ -204,7 +222,12 @@ static void check_result(const struct test_case *c, ssize_t moved,
 	}
 	assert_int_equal(result->error, 0);
 	assert_int_equal(moved, want);
-	assert_int_equal(result->bytes_direct + result->bytes_staged, moved);
+	assert_int_equal(result->bytes_direct + result->bytes_staged +
+				 result->bytes_cached, moved);
+	if (!may_be_cached(c))
+		assert_int_equal(result->bytes_cached, 0);
+	else if (!c->no_cachestat || c->path == PEERDMA_PATH_CACHE)
+		assert_int_equal(result->bytes_cached, moved);
 	if (direct >= 0)
 		assert_int_equal(result->bytes_direct, direct);
 	if (result->bytes_staged)

@@ -60,7 +60,7 @@ static void *work(void *arg)
 	unsigned char *back = malloc(RANGE);
 
 	for (i = 0; !wrong && i < ROUNDS; i++)
-		wrong = round_trip(n, (i + n) % 3, back);
+		wrong = round_trip(n, (i + n) % 4, back);
 	free(back);
 	return (void *)wrong;
 }
