@@ -91,6 +91,16 @@ struct peerdma_bounce;
 struct peerdma_lane;
 struct peerdma_pool;
 
+/* For struct peerdma_stats. */
+struct peerdma_counters {
+	struct peerdma_path_counters {
+		_Atomic uint64_t requests;	/* that took it, wholly or not */
+		_Atomic uint64_t read;		/* bytes */
+		_Atomic uint64_t written;
+	} direct, staged, cached;
+	_Atomic uint64_t errors;
+};
+
 /*
  * One reference is the caller's, one more is each buffer's: the order in which
  * a context and its buffers are closed does not matter.
@@ -110,6 +120,7 @@ struct peerdma {
 	struct peerdma_lane *lanes;	/* idle ones */
 	/* Not guarded. */
 	struct peerdma_pool *pool;
+	struct peerdma_counters counters;
 };
 
 struct peerdma *peerdma_context_get(struct peerdma *ctx);
@@ -191,6 +202,11 @@ int peerdma_lane_mark(struct peerdma *ctx, struct peerdma_lane *lane,
 int peerdma_lane_passed(struct peerdma *ctx, struct peerdma_lane *lane,
 			bool wait, uint64_t *out_value);
 int peerdma_lane_finish(struct peerdma *ctx, struct peerdma_lane *lane);
+
+/* ---- stats.c --------------------------------------------------------------- */
+
+void peerdma_stats_add(struct peerdma *ctx,
+		       const struct peerdma_io_result *result, bool write);
 
 /* ---- buffer.c, copy.c ---------------------------------------------------- */
 

@@ -228,6 +228,7 @@ static ssize_t transfer(struct peerdma_transfer *t, int fd, bool write,
 	peerdma_file_close(&t->file);
 out_result:
 	t->result.error = err < 0 ? err : 0;
+	peerdma_stats_add(t->buf->ctx, &t->result, write);
 	if (peerdma_sized_out(result, &t->result, sizeof(t->result)))
 		return -EINVAL;
 	return t->done ? (ssize_t)t->done : t->result.error;

@@ -171,6 +171,36 @@ int peerdma_context_info(struct peerdma *ctx,
 int peerdma_gpu_info(struct peerdma *ctx, unsigned int ordinal,
 		     struct peerdma_gpu_info *info);
 
+/**
+ * struct peerdma_path_stats - what went one way
+ * @requests: requests that did, wholly or in part
+ * @bytes_read: from files to buffers
+ * @bytes_written: from buffers to files
+ */
+struct peerdma_path_stats {
+	uint64_t requests;
+	uint64_t bytes_read;
+	uint64_t bytes_written;
+};
+
+/**
+ * struct peerdma_stats - what went which way, as struct peerdma_io_result counts
+ * @size: set by PEERDMA_SIZED()
+ * @direct: by the drive's DMA
+ * @staged: through host memory
+ * @cached: through the page cache, where it was
+ * @errors: requests that an error ended
+ */
+struct peerdma_stats {
+	size_t size;
+	struct peerdma_path_stats direct;
+	struct peerdma_path_stats staged;
+	struct peerdma_path_stats cached;
+	uint64_t errors;
+};
+
+int peerdma_context_stats(struct peerdma *ctx, struct peerdma_stats *stats);
+
 /* ---- buffer -------------------------------------------------------------- */
 
 /**

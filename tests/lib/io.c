@@ -548,6 +548,34 @@ static void errors_of_the_page_cache_count_exactly(void **state)
 	close(fd);
 }
 
+static void requests_are_summed_up(void **state)
+{
+	PEERDMA_SIZED(peerdma_stats, stats);
+	int fd = open_file(O_RDWR);
+
+	(void)state;
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, 8192 + 100), 8292);
+	fake_kernel.resident = true;
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, 10), 10);
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, LEN), LEN);
+	memcpy(memory, content, 4096);
+	assert_int_equal(write_by(PEERDMA_PATH_STAGED, fd, 77), 77);
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, -1, 1), -EBADF);
+	assert_int_equal(peerdma_context_stats(ctx, &stats), 0);
+	assert_int_equal(stats.direct.requests, 1);
+	assert_int_equal(stats.direct.bytes_read, 8192);
+	assert_int_equal(stats.direct.bytes_written, 0);
+	assert_int_equal(stats.staged.requests, 2);
+	assert_int_equal(stats.staged.bytes_read, 100);
+	assert_int_equal(stats.staged.bytes_written, 77);
+	assert_int_equal(stats.cached.requests, 2);
+	assert_int_equal(stats.cached.bytes_read, LEN + 10);
+	assert_int_equal(stats.errors, 1);
+	stats.size = 0;
+	assert_int_equal(peerdma_context_stats(ctx, &stats), -EINVAL);
+	close(fd);
+}
+
 static void check_answers_as_a_read_would(void **state)
 {
 	PEERDMA_SIZED(peerdma_check_result, found);
@@ -641,6 +669,7 @@ int main(void)
 		TEST(what_is_resident_comes_from_the_page_cache),
 		TEST(small_reads_take_what_is_there),
 		TEST(errors_of_the_page_cache_count_exactly),
+		TEST(requests_are_summed_up),
 		TEST(check_answers_as_a_read_would),
 		TEST(check_of_a_route),
 		/* Last: it writes what the memory happens to hold. */
