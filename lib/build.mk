@@ -3,7 +3,7 @@
 # is installed under each name that it documents.
 
 LIB_NAMES := bounce buffer check context copy cuda direct file io lane pci \
-	pool pump reason residency sized small \
+	pool pump reason region residency sized small \
 	spin staged stats
 LIB_OBJECTS := $(LIB_NAMES:%=$(O)/lib/%.o)
 LIB_CFLAGS := -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -fPIC -pthread \

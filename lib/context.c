@@ -92,6 +92,7 @@ int peerdma_open(struct peerdma **out_ctx, const struct peerdma_open_opts *opts)
 		goto free_ctx;
 	pthread_mutex_init(&ctx->lock, NULL);
 	pthread_cond_init(&ctx->bounce_idle, NULL);
+	pthread_cond_init(&ctx->region_idle, NULL);
 	open_device(ctx, o.device);
 	*out_ctx = ctx;
 	return 0;
@@ -130,6 +131,7 @@ void peerdma_context_put(struct peerdma *ctx)
 		ctx->cuda.cuDevicePrimaryCtxRelease(device);
 	if (ctx->device_fd >= 0)
 		close(ctx->device_fd);
+	pthread_cond_destroy(&ctx->region_idle);
 	pthread_cond_destroy(&ctx->bounce_idle);
 	pthread_mutex_destroy(&ctx->lock);
 	free(ctx);

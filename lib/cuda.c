@@ -66,6 +66,8 @@ static const struct call {
 	CALL(cuEventRecord, "cuEventRecord"),
 	CALL(cuEventQuery, "cuEventQuery"),
 	CALL(cuEventSynchronize, "cuEventSynchronize"),
+	CALL(cuMemHostRegister, "cuMemHostRegister_v2"),
+	CALL(cuMemHostUnregister, "cuMemHostUnregister"),
 	CALL(cuPointerGetAttribute, "cuPointerGetAttribute"),
 	CALL(cuPointerSetAttribute, "cuPointerSetAttribute"),
 #undef CALL

@@ -60,6 +60,8 @@ struct peerdma_cuda {
 			     peerdma_cuda_stream stream);
 	int (*cuEventQuery)(peerdma_cuda_event event);
 	int (*cuEventSynchronize)(peerdma_cuda_event event);
+	int (*cuMemHostRegister)(void *addr, size_t len, unsigned int flags);
+	int (*cuMemHostUnregister)(void *addr);
 	int (*cuPointerGetAttribute)(void *value, int attribute,
 				     unsigned long long addr);
 	int (*cuPointerSetAttribute)(const void *value, int attribute,
@@ -97,7 +99,7 @@ struct peerdma_counters {
 		_Atomic uint64_t requests;	/* that took it, wholly or not */
 		_Atomic uint64_t read;		/* bytes */
 		_Atomic uint64_t written;
-	} direct, staged, cached;
+	} direct, staged, cached, registered;
 	_Atomic uint64_t errors;
 };
 
@@ -118,8 +120,11 @@ struct peerdma {
 	unsigned int nr_bounces[2];	/* in all: pageable, pinned */
 	pthread_cond_t bounce_idle;
 	struct peerdma_lane *lanes;	/* idle ones */
+	_Atomic(struct peerdma_region *) regions; /* read without it, too */
+	pthread_cond_t region_idle;
 	/* Not guarded. */
 	struct peerdma_pool *pool;
+	_Atomic uint64_t link_rate;	/* best seen, in bytes per microsecond */
 	struct peerdma_counters counters;
 };
 
@@ -201,7 +206,8 @@ int peerdma_lane_mark(struct peerdma *ctx, struct peerdma_lane *lane,
 		      uint64_t value);
 int peerdma_lane_passed(struct peerdma *ctx, struct peerdma_lane *lane,
 			bool wait, uint64_t *out_value);
-int peerdma_lane_finish(struct peerdma *ctx, struct peerdma_lane *lane);
+int peerdma_lane_finish(struct peerdma *ctx, struct peerdma_lane *lane,
+			size_t len);
 
 /* ---- stats.c --------------------------------------------------------------- */
 
@@ -266,6 +272,17 @@ int peerdma_file_store(struct peerdma_file *file, const char *src,
 
 uint64_t peerdma_residency_run(struct peerdma_file *file, uint64_t offset,
 			       uint64_t len, bool *out_resident);
+
+/* ---- region.c: ranges of files that stay pinned --------------------------- */
+
+struct peerdma_transfer;
+
+struct peerdma_region *peerdma_region_get(struct peerdma *ctx,
+					  const struct peerdma_file *file,
+					  uint64_t offset, uint64_t *len);
+void peerdma_region_put(struct peerdma_region *region);
+int peerdma_region_move(struct peerdma_transfer *transfer,
+			struct peerdma_region *region, uint64_t len);
 
 /* ---- io.c, direct.c, staged.c, pump.c, small.c: a transfer ---------------- */
 

@@ -177,6 +177,7 @@ static int move_by_residency(struct peerdma_transfer *t, uint64_t len)
 	return part;
 }
 
+/* Without regions. */
 static int move_plainly(struct peerdma_transfer *t, uint64_t len)
 {
 	int part;
@@ -194,6 +195,29 @@ static int move_plainly(struct peerdma_transfer *t, uint64_t len)
 	return move_by_residency(t, len);
 }
 
+static int move_by_regions(struct peerdma_transfer *t)
+{
+	struct peerdma *ctx = t->buf->ctx;
+	struct peerdma_region *region;
+	uint64_t run, end;
+	int part = 0;
+
+	while (!part && t->done < t->len) {
+		run = t->len - t->done;
+		region = peerdma_region_get(ctx, &t->file,
+					    t->file_offset + t->done, &run);
+		end = t->done + run;
+		part = PEERDMA_PART_REFUSED;
+		if (region) {
+			part = peerdma_region_move(t, region, run);
+			peerdma_region_put(region);
+		}
+		if (part == PEERDMA_PART_REFUSED)
+			part = move_plainly(t, end - t->done);
+	}
+	return part;
+}
+
 static int move(struct peerdma_transfer *t)
 {
 	switch (t->opts.path) {
@@ -204,7 +228,9 @@ static int move(struct peerdma_transfer *t)
 	default:
 		break;
 	}
-	return move_plainly(t, t->len);
+	if (t->file.write || !t->buf->cuda)
+		return move_plainly(t, t->len);
+	return move_by_regions(t);
 }
 
 static ssize_t transfer(struct peerdma_transfer *t, int fd, bool write,

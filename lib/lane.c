@@ -6,11 +6,14 @@
  * once, kept for the next call.
  */
 #include <stdlib.h>
+#include <time.h>
 
 #include "internal.h"
 
 #define STREAM_NON_BLOCKING	1
 #define EVENT_DISABLE_TIMING	2
+/* A sleep ends up to so much late, in nanoseconds. */
+#define SLEEP_ERROR		120000
 
 static int lane_fill(const struct peerdma_cuda *cuda, struct peerdma_lane *lane)
 {
@@ -203,15 +206,62 @@ int peerdma_lane_passed(struct peerdma *ctx, struct peerdma_lane *lane,
 	return 1;
 }
 
+static uint64_t nanoseconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * UINT64_C(1000000000) + now.tv_nsec;
+}
+
+/*
+ * The fastest copy so far says how long this one takes at least: so long nobody
+ * need wait awake.
+ */
+static void sleep_through(struct peerdma *ctx, size_t len)
+{
+	uint64_t rate = atomic_load(&ctx->link_rate), ns;
+	struct timespec time;
+
+	if (!rate)
+		return;
+	ns = len / rate * 1000;
+	if (ns < 2 * SLEEP_ERROR)
+		return;
+	ns -= SLEEP_ERROR;
+	time.tv_sec = ns / 1000000000;
+	time.tv_nsec = ns % 1000000000;
+	nanosleep(&time, NULL);
+}
+
+static void note_rate(struct peerdma *ctx, size_t len, uint64_t ns)
+{
+	uint64_t rate = ns ? len * UINT64_C(1000) / ns : 0;
+
+	if (rate > atomic_load(&ctx->link_rate))
+		atomic_store(&ctx->link_rate, rate);
+}
+
 /**
  * peerdma_lane_finish() - wait for all copies of a lane
  * @ctx: the context
  * @lane: the lane
+ * @len: bytes that were given to it a moment ago, where that is all it has to
+ *	copy and takes long enough to sleep; else 0
  *
  * Return: 0 or a negative errno.
  */
-int peerdma_lane_finish(struct peerdma *ctx, struct peerdma_lane *lane)
+int peerdma_lane_finish(struct peerdma *ctx, struct peerdma_lane *lane,
+			size_t len)
 {
+	uint64_t start = len ? nanoseconds() : 0;
+	int result;
+
 	lane->tail = lane->head;
-	return peerdma_cuda_errno(ctx->cuda.cuStreamSynchronize(lane->stream));
+	if (len)
+		sleep_through(ctx, len);
+	result = ctx->cuda.cuStreamSynchronize(lane->stream);
+	if (!result && len)
+		note_rate(ctx, len, nanoseconds() - start);
+	return peerdma_cuda_errno(result);
 }

@@ -48,6 +48,7 @@ extern "C" {
 
 struct peerdma;
 struct peerdma_buffer;
+struct peerdma_region;
 
 /** PEERDMA_GPU_NONE - in peerdma_open_opts.gpu: leave CUDA alone */
 #define PEERDMA_GPU_NONE	(-1)
@@ -103,6 +104,7 @@ enum {
 	PEERDMA_REASON_NO_REOPEN		= 111,
 	PEERDMA_REASON_FILESYSTEM_COPIED	= 112,
 	PEERDMA_REASON_FORCED			= 113,
+	PEERDMA_REASON_REGION_STALE		= 114,
 };
 
 const char *peerdma_version(void);
@@ -189,6 +191,7 @@ struct peerdma_path_stats {
  * @direct: by the drive's DMA
  * @staged: through host memory
  * @cached: through the page cache, where it was
+ * @registered: out of regions
  * @errors: requests that an error ended
  */
 struct peerdma_stats {
@@ -196,6 +199,7 @@ struct peerdma_stats {
 	struct peerdma_path_stats direct;
 	struct peerdma_path_stats staged;
 	struct peerdma_path_stats cached;
+	struct peerdma_path_stats registered;
 	uint64_t errors;
 };
 
@@ -300,6 +304,7 @@ struct peerdma_io_opts {
  * @error: 0 when all was moved or the file ended, else the negative errno that
  *	ended the transfer early
  * @bytes_cached: bytes that went through the page cache, where they were
+ * @bytes_registered: bytes that the GPU took out of a region, by itself
  */
 struct peerdma_io_result {
 	size_t size;
@@ -308,6 +313,7 @@ struct peerdma_io_result {
 	int32_t reason;
 	int32_t error;
 	uint64_t bytes_cached;
+	uint64_t bytes_registered;
 };
 
 ssize_t peerdma_read(struct peerdma_buffer *buf, int fd, size_t len,
@@ -322,6 +328,23 @@ ssize_t peerdma_write_opts(struct peerdma_buffer *buf, int fd, size_t len,
 			   uint64_t file_offset, uint64_t buffer_offset,
 			   const struct peerdma_io_opts *opts,
 			   struct peerdma_io_result *result);
+
+/**
+ * struct peerdma_region_opts - how to keep a file range in memory
+ * @size: set by PEERDMA_SIZED()
+ * @flags: must be 0
+ * @reserved: must be 0
+ */
+struct peerdma_region_opts {
+	size_t size;
+	uint32_t flags;
+	uint32_t reserved;
+};
+
+int peerdma_region_open(struct peerdma *ctx, int fd, uint64_t offset,
+			uint64_t len, const struct peerdma_region_opts *opts,
+			struct peerdma_region **out_region);
+void peerdma_region_close(struct peerdma_region *region);
 
 /**
  * struct peerdma_check_result - the path of a file or of a pair of devices

@@ -363,7 +363,7 @@ static int read_side(struct pump *p)
 	}
 	if (!p->lane)
 		return part;
-	err = peerdma_lane_finish(p->transfer->buf->ctx, p->lane);
+	err = peerdma_lane_finish(p->transfer->buf->ctx, p->lane, 0);
 	if (err)
 		return err;
 	err = count(p, bytes);
@@ -452,7 +452,7 @@ static int write_side(struct pump *p)
 	}
 	if (!p->lane)
 		return part;
-	err = peerdma_lane_finish(p->transfer->buf->ctx, p->lane);
+	err = peerdma_lane_finish(p->transfer->buf->ctx, p->lane, 0);
 	return part ? part : err;
 }
 

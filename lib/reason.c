@@ -84,6 +84,8 @@ static const struct reason {
 	  "the filesystem took part of the request through its page cache, although the file is open with O_DIRECT" },
 	{ PEERDMA_REASON_FORCED, "forced",
 	  "the caller asked for the staged path" },
+	{ PEERDMA_REASON_REGION_STALE, "region-stale",
+	  "part of the registered range was cut off or replaced since; close the region and open it again" },
 };
 
 static const struct reason *find(int number)

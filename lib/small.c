@@ -18,7 +18,7 @@ static int copy(struct peerdma_transfer *t, struct peerdma_lane *lane,
 				lane->small, len, false);
 	if (err)
 		return err;
-	return peerdma_lane_finish(buf->ctx, lane);
+	return peerdma_lane_finish(buf->ctx, lane, 0);
 }
 
 /**

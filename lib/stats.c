@@ -26,6 +26,7 @@ void peerdma_stats_add(struct peerdma *ctx,
 	count(&counters->direct, result->bytes_direct, write);
 	count(&counters->staged, result->bytes_staged, write);
 	count(&counters->cached, result->bytes_cached, write);
+	count(&counters->registered, result->bytes_registered, write);
 	if (result->error)
 		atomic_fetch_add_explicit(&counters->errors, 1,
 					  memory_order_relaxed);
@@ -56,6 +57,7 @@ int peerdma_context_stats(struct peerdma *ctx, struct peerdma_stats *stats)
 		.direct = look(&counters->direct),
 		.staged = look(&counters->staged),
 		.cached = look(&counters->cached),
+		.registered = look(&counters->registered),
 		.errors = atomic_load(&counters->errors));
 
 	return peerdma_sized_out(stats, &found, sizeof(found));

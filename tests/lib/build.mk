@@ -3,7 +3,8 @@
 # run in the project's root. The caller sets O.
 
 LIB_TEST_FAKES := $(O)/tests/lib/fake_kernel.o
-LIB_TEST_NAMES := buffer context io no_cuda random reason sized split threads
+LIB_TEST_NAMES := buffer context io no_cuda random reason region \
+	sized split threads
 LIB_TESTS := $(LIB_TEST_NAMES:%=$(O)/tests/lib/%)
 LIB_TEST_CFLAGS = -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Ilib \
 	-pthread -MMD -MP $(shell $(PKG_CONFIG) --cflags cmocka)

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 #include "fake_cuda.h"
 
 #define NR_MAX		64
+#define CPU_LEN		16384
 #define BASE		0x700000000000ull
 #define STRIDE		0x100000000ull
 
@@ -186,15 +188,72 @@ int cuMemFreeHost(void *addr)
 	return 0;
 }
 
+/*
+ * Registered host memory. What is pinned stays readable, whatever becomes of the
+ * mapping's rights, and whatever becomes of the file: a page that the mapping
+ * has lost is as it was when it was registered. The CPU reads it, too, as the
+ * driver's does: the first byte of large copies, all of small ones.
+ */
+static struct registration {
+	char *addr;
+	size_t len;
+	char *now;		/* the same pages, readable */
+	char *then;		/* their bytes at first */
+} registrations[NR_MAX];
+
+static struct registration *find_registration(const void *addr)
+{
+	struct registration *r;
+
+	for (r = registrations; r < registrations + NR_MAX; r++)
+		if (r->len && (const char *)addr >= r->addr &&
+		    (const char *)addr < r->addr + r->len)
+			return r;
+	return NULL;
+}
+
+static bool is_mapped(const void *addr)
+{
+	uint64_t entry = 0;
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+
+	if (pread(fd, &entry, 8, (uintptr_t)addr / 4096 * 8) != 8)
+		abort();
+	close(fd);
+	return entry >> 63;
+}
+
+static void copy_registered(unsigned char *dst, const char *src, size_t len,
+			    const struct registration *r)
+{
+	size_t at, n;
+
+	for (; len; len -= n, src += n, dst += n) {
+		at = src - r->addr;
+		n = 4096 - at % 4096;
+		n = n < len ? n : len;
+		memcpy(dst, (is_mapped(src) ? r->now : r->then) + at, n);
+	}
+}
+
 int cuMemcpyHtoDAsync_v2(unsigned long long dst, const void *src, size_t len,
 			 void *stream)
 {
+	struct registration *r;
 	uint64_t offset;
 	int fd;
 
 	if (!depth || !stream || !fake_cuda_find(dst, len, &fd, &offset))
 		return INVALID_VALUE;
-	memcpy(fake_cuda_memory(dst), src, len);
+	pthread_mutex_lock(&lock);
+	r = find_registration(src);
+	pthread_mutex_unlock(&lock);
+	if (r && len > CPU_LEN) {
+		copy_registered(fake_cuda_memory(dst), src, len, r);
+		(void)*(const volatile char *)src;
+	} else {
+		memcpy(fake_cuda_memory(dst), src, len);
+	}
 	return 0;
 }
 
@@ -268,6 +327,49 @@ int cuEventQuery(void *event)
 int cuEventSynchronize(void *event)
 {
 	return event ? 0 : INVALID_VALUE;
+}
+
+/* Flags: for all contexts, and to be read only. */
+int cuMemHostRegister_v2(void *addr, size_t len, unsigned int flags)
+{
+	struct registration *r;
+
+	if (!depth || !addr || !len || flags != 9)
+		return INVALID_VALUE;
+	if (fake_cuda.fail_register)
+		return OUT_OF_MEMORY;
+	if (madvise(addr, len, MADV_POPULATE_READ))
+		return INVALID_VALUE;
+	pthread_mutex_lock(&lock);
+	for (r = registrations; r->len; r++)
+		if (r == registrations + NR_MAX - 1)
+			abort();
+	r->now = mremap(addr, 0, len, MREMAP_MAYMOVE);
+	r->then = malloc(len);
+	memcpy(r->then, addr, len);
+	r->addr = addr;
+	r->len = len;
+	fake_cuda.registrations++;
+	pthread_mutex_unlock(&lock);
+	return r->now == MAP_FAILED ? INVALID_VALUE : 0;
+}
+
+int cuMemHostUnregister(void *addr)
+{
+	struct registration *r;
+
+	if (!depth)
+		return INVALID_VALUE;
+	pthread_mutex_lock(&lock);
+	r = find_registration(addr);
+	if (r) {
+		munmap(r->now, r->len);
+		free(r->then);
+		r->len = 0;
+		fake_cuda.registrations--;
+	}
+	pthread_mutex_unlock(&lock);
+	return r ? 0 : INVALID_VALUE;
 }
 
 int cuPointerGetAttribute(void *value, int attribute, unsigned long long addr)

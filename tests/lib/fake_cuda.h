@@ -15,10 +15,12 @@ struct fake_cuda {
 	int ordering;		/* GPU_DIRECT_RDMA_WRITES_ORDERING */
 	int flush_options;
 	int fail_alloc_host;	/* cuMemAllocHost has no memory */
+	int fail_register;	/* cuMemHostRegister neither */
 	int allocations;
 	int host_allocations;
 	int contexts;		/* primary contexts retained */
 	int streams;		/* and events */
+	int registrations;	/* of host memory */
 	int depth;		/* of the stack of contexts */
 	int flushes;
 	uint64_t sync_memops;	/* the last address it was set for */

@@ -285,6 +285,8 @@ int __wrap_ioctl(int fd, unsigned long request, void *arg)
 {
 	if (request == DMA_BUF_IOCTL_SYNC)
 		return answer(find_buf(fd) < 0 ? ENOTTY : 0);
+	if (fake_kernel.no_pagemap_scan && _IOC_TYPE(request) == 'f')
+		return answer(ENOTTY);
 	if (_IOC_TYPE(request) != PEERDMA_IOCTL_TYPE)
 		return __real_ioctl(fd, request, arg);
 	if (fake_kernel.absent)

@@ -41,6 +41,7 @@ struct fake_kernel {
 	bool rw_direct;		/* ... of those with O_DIRECT */
 	bool resident;		/* all files are in the page cache ... */
 	bool no_cachestat;	/* ... and mincore(2) must say so */
+	bool no_pagemap_scan;	/* an older kernel's /proc/self/pagemap */
 	int open_errno;		/* of open(2) of what starts with ... */
 	const char *open_path;
 	int nr_file_io;		/* counted */
