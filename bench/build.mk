@@ -9,3 +9,24 @@ $(O)/bench/file_io: bench/file_io.c $(TEST_SHARED)
 		-o $@ $< $(TEST_SHARED) -ldl -luring -lpthread
 
 -include $(O)/bench/file_io.d
+
+# With gcc alone, and without the lab: for a machine that has a GPU.
+GPU_BENCH := $(O)/bench/gpu
+
+$(O)/bench/gpu.o $(O)/bench/gpu_ways.o: $(O)/%.o: %.c
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(LIB_CFLAGS) -Ilib -c \
+		-o $@ $<
+
+$(GPU_BENCH): $(O)/bench/gpu.o $(O)/bench/gpu_ways.o $(O)/lib/libpeerdma.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -pthread -o $@ $^ -ldl
+
+TEST_TARGETS += $(GPU_BENCH)
+
+.PHONY: bench-gpu
+bench-gpu: $(GPU_BENCH)
+	$(Q)bench/run-gpu $(GPU_BENCH)
+
+-include $(O)/bench/gpu.d $(O)/bench/gpu_ways.d
