@@ -164,10 +164,11 @@ void peerdma_spin_mutex(pthread_mutex_t *lock);
 
 /* ---- pool.c: threads ------------------------------------------------------ */
 
-/* Guarded by the pool's lock but for @run, which is constant. */
+/* Guarded by the pool's lock but for @run and @awake, which are constant. */
 struct peerdma_job {
 	void (*run)(struct peerdma_job *job);
 	struct peerdma_job *next;	/* in the pool */
+	bool awake;			/* the next one may come at once */
 	unsigned int wanted;		/* helpers at most */
 	unsigned int running;		/* helpers at present */
 };

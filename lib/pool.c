@@ -50,12 +50,12 @@ static struct peerdma_job *choose(struct peerdma_pool *pool)
 }
 
 /* Wait for a post, with the lock held: awake for a moment, then asleep. */
-static void await_post(struct peerdma_pool *pool)
+static void await_post(struct peerdma_pool *pool, bool awake)
 {
 	unsigned int seen = atomic_load(&pool->posts);
 	struct peerdma_spin spin;
 
-	if (pool->may_spin) {
+	if (awake && pool->may_spin) {
 		pool->nr_awake++;
 		pthread_mutex_unlock(&pool->lock);
 		peerdma_spin_start(&spin, AWAKE_NS);
@@ -76,15 +76,18 @@ static void *thread_main(void *arg)
 {
 	struct peerdma_pool *pool = arg;
 	struct peerdma_job *job;
+	bool awake = false;
 
 	pthread_mutex_lock(&pool->lock);
 	while (!pool->stop) {
 		job = choose(pool);
 		if (!job) {
-			await_post(pool);
+			await_post(pool, awake);
+			awake = false;
 			continue;
 		}
 		job->running++;
+		awake = job->awake;
 		pthread_mutex_unlock(&pool->lock);
 		job->run(job);
 		pthread_mutex_lock(&pool->lock);

@@ -20,6 +20,8 @@
 #define PIECE_MAX	((size_t)1 << 20)
 /* Enough that all threads work and the first copy starts early. */
 #define PIECES_MIN	32
+/* A drive has a cost for every request, and does several at a time. */
+#define DRIVE_PIECE_MIN	((size_t)512 << 10)
 #define SLOTS_MAX	256
 /* Below that many pieces a caller is done before help comes. */
 #define HELPED_MIN	4
@@ -207,7 +209,7 @@ static bool await_slot(struct pump *p, uint64_t k)
 	if (!begun)
 		return false;
 	peerdma_spin_start(&spin, AWAKE_NS);
-	while (!slot_ready(p, k) && peerdma_spin_on(&spin))
+	while (p->job.awake && !slot_ready(p, k) && peerdma_spin_on(&spin))
 		;
 	if (slot_ready(p, k))
 		return true;
@@ -461,7 +463,8 @@ static int write_side(struct pump *p)
 static size_t choose_piece(const struct pump *p, uint32_t align)
 {
 	uint64_t len = p->end - p->start;
-	size_t piece = PIECE_MIN;
+	size_t piece = p->transfer->file.unbuffered ? DRIVE_PIECE_MIN :
+						      PIECE_MIN;
 
 	while (piece < PIECE_MAX && piece * PIECES_MIN < len)
 		piece *= 2;
@@ -521,11 +524,12 @@ static int run(struct pump *p)
 	bool posted;
 	int part;
 
-	if (p->nr >= HELPED_MIN)
+	if (p->nr >= HELPED_MIN || p->transfer->file.unbuffered)
 		helpers = p->nr / 2 < READERS ? p->nr / 2 : READERS;
 	if (write && helpers > p->width)
 		helpers = p->width;
 	p->job.run = help;
+	p->job.awake = !p->transfer->file.unbuffered;
 	posted = peerdma_pool_post(ctx, &p->job, helpers);
 	part = write ? write_side(p) : read_side(p);
 	if (posted) {
