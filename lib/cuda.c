@@ -60,6 +60,7 @@ static const struct call {
 	CALL(cuMemcpyDtoHAsync, "cuMemcpyDtoHAsync_v2"),
 	CALL(cuStreamCreate, "cuStreamCreate"),
 	CALL(cuStreamDestroy, "cuStreamDestroy_v2"),
+	CALL(cuStreamQuery, "cuStreamQuery"),
 	CALL(cuStreamSynchronize, "cuStreamSynchronize"),
 	CALL(cuEventCreate, "cuEventCreate"),
 	CALL(cuEventDestroy, "cuEventDestroy_v2"),
@@ -70,6 +71,8 @@ static const struct call {
 	CALL(cuMemHostUnregister, "cuMemHostUnregister"),
 	CALL(cuPointerGetAttribute, "cuPointerGetAttribute"),
 	CALL(cuPointerSetAttribute, "cuPointerSetAttribute"),
+	{ "cuMemcpyHtoD_v2_ptds",
+	  offsetof(struct peerdma_cuda, cuMemcpyHtoD_ptds), true },
 #undef CALL
 	{ "cuFlushGPUDirectRDMAWrites",
 	  offsetof(struct peerdma_cuda, cuFlushGPUDirectRDMAWrites), true },

@@ -49,10 +49,14 @@ struct peerdma_cuda {
 	int (*cuMemFreeHost)(void *addr);
 	int (*cuMemcpyHtoDAsync)(unsigned long long dst, const void *src,
 				 size_t len, peerdma_cuda_stream stream);
+	/* By the thread's default stream; NULL: not in this driver. */
+	int (*cuMemcpyHtoD_ptds)(unsigned long long dst, const void *src,
+				 size_t len);
 	int (*cuMemcpyDtoHAsync)(void *dst, unsigned long long src, size_t len,
 				 peerdma_cuda_stream stream);
 	int (*cuStreamCreate)(peerdma_cuda_stream *out, unsigned int flags);
 	int (*cuStreamDestroy)(peerdma_cuda_stream stream);
+	int (*cuStreamQuery)(peerdma_cuda_stream stream);
 	int (*cuStreamSynchronize)(peerdma_cuda_stream stream);
 	int (*cuEventCreate)(peerdma_cuda_event *out, unsigned int flags);
 	int (*cuEventDestroy)(peerdma_cuda_event event);
@@ -184,6 +188,8 @@ void peerdma_pool_retract(struct peerdma *ctx, struct peerdma_job *job);
 #define PEERDMA_LANE_EVENTS	16
 /* Up to that much goes in one piece, without bounces and threads. */
 #define PEERDMA_SMALL_LEN	((size_t)64 << 10)
+/* Up to that much CUDA copies faster out of memory that is not pinned. */
+#define PEERDMA_TINY_LEN	((size_t)32 << 10)
 
 /* Used by one call at a time; idle ones are kept by the context. */
 struct peerdma_lane {
@@ -191,6 +197,7 @@ struct peerdma_lane {
 	peerdma_cuda_context context;
 	peerdma_cuda_stream stream;
 	void *small;			/* PEERDMA_SMALL_LEN bytes, pinned */
+	char tiny[PEERDMA_TINY_LEN];	/* not pinned */
 	peerdma_cuda_event events[PEERDMA_LANE_EVENTS];
 	uint64_t values[PEERDMA_LANE_EVENTS];
 	unsigned int head;		/* marks made */

@@ -7,18 +7,30 @@
 
 #include "internal.h"
 
-static int copy(struct peerdma_transfer *t, struct peerdma_lane *lane,
-		size_t len)
+/*
+ * The shortest way there is. The thread's default stream waits for kernels on the
+ * legacy one, as every cuMemcpy does: only where that has none.
+ */
+static bool is_tiny(const struct peerdma_cuda *cuda, size_t len)
 {
-	struct peerdma_buffer *buf = t->buf;
+	return len <= PEERDMA_TINY_LEN && cuda->cuMemcpyHtoD_ptds &&
+	       !cuda->cuStreamQuery(NULL);
+}
+
+static int copy(struct peerdma_transfer *t, struct peerdma_lane *lane,
+		void *from, size_t len)
+{
+	struct peerdma *ctx = t->buf->ctx;
+	uint64_t to = t->buf->addr + t->buffer_offset + t->done;
 	int err;
 
-	err = peerdma_lane_copy(buf->ctx, lane,
-				buf->addr + t->buffer_offset + t->done,
-				lane->small, len, false);
+	if (from == lane->tiny)
+		return peerdma_cuda_errno(
+			ctx->cuda.cuMemcpyHtoD_ptds(to, from, len));
+	err = peerdma_lane_copy(ctx, lane, to, from, len, false);
 	if (err)
 		return err;
-	return peerdma_lane_finish(buf->ctx, lane, 0);
+	return peerdma_lane_finish(ctx, lane, 0);
 }
 
 /**
@@ -34,21 +46,22 @@ int peerdma_small_move(struct peerdma_transfer *t, size_t len)
 	struct peerdma *ctx = t->buf->ctx;
 	struct peerdma_lane *lane;
 	size_t moved;
+	void *from;
 	int err;
 
 	err = peerdma_lane_get(ctx, t->buf->pointer.context, &lane);
 	if (err)
 		return err;
-	err = lane->small ? peerdma_file_peek(&t->file, lane->small,
-					      t->file_offset + t->done, len,
-					      &moved) :
-			    -ENOMEM;
+	from = is_tiny(&ctx->cuda, len) ? lane->tiny : lane->small;
+	err = from ? peerdma_file_peek(&t->file, from, t->file_offset + t->done,
+				       len, &moved) :
+		     -ENOMEM;
 	if (err) {
 		peerdma_lane_put(ctx, lane);
 		return PEERDMA_PART_REFUSED;
 	}
 	if (moved)
-		err = copy(t, lane, moved);
+		err = copy(t, lane, from, moved);
 	peerdma_lane_put(ctx, lane);
 	if (!err)
 		err = peerdma_transfer_advance(t, moved,

@@ -257,6 +257,19 @@ int cuMemcpyHtoDAsync_v2(unsigned long long dst, const void *src, size_t len,
 	return 0;
 }
 
+int cuMemcpyHtoD_v2_ptds(unsigned long long dst, const void *src, size_t len)
+{
+	uint64_t offset;
+	int fd;
+
+	if (!depth || fake_cuda.busy ||
+	    !fake_cuda_find(dst, len, &fd, &offset))
+		return INVALID_VALUE;
+	memcpy(fake_cuda_memory(dst), src, len);
+	__atomic_add_fetch(&fake_cuda.tiny_copies, 1, __ATOMIC_SEQ_CST);
+	return 0;
+}
+
 int cuMemcpyDtoHAsync_v2(void *dst, unsigned long long src, size_t len,
 			 void *stream)
 {
@@ -286,6 +299,14 @@ int cuStreamDestroy_v2(void *stream)
 	free(stream);
 	__atomic_sub_fetch(&fake_cuda.streams, 1, __ATOMIC_SEQ_CST);
 	return 0;
+}
+
+/* NULL is the legacy default stream, on which the program may have kernels. */
+int cuStreamQuery(void *stream)
+{
+	if (!depth)
+		return INVALID_VALUE;
+	return !stream && fake_cuda.busy ? NOT_READY : 0;
 }
 
 int cuStreamSynchronize(void *stream)

@@ -16,6 +16,8 @@ struct fake_cuda {
 	int flush_options;
 	int fail_alloc_host;	/* cuMemAllocHost has no memory */
 	int fail_register;	/* cuMemHostRegister neither */
+	int busy;		/* the legacy default stream has kernels */
+	int tiny_copies;	/* by the thread's default stream */
 	int allocations;
 	int host_allocations;
 	int contexts;		/* primary contexts retained */

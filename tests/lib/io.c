@@ -531,6 +531,26 @@ static void small_reads_take_what_is_there(void **state)
 	close(fd);
 }
 
+/* What waits for nobody's kernels costs more, so it is for who has some. */
+static void tiny_reads_wait_for_no_kernel(void **state)
+{
+	int fd = open_file(O_RDONLY);
+
+	(void)state;
+	fake_kernel.resident = true;
+	memset(memory, 0, 8192);
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, 4096), 4096);
+	expect_cached(4096, 0, 0);
+	assert_int_equal(fake_cuda.tiny_copies, 1);
+	fake_cuda.busy = 1;
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, 8192), 8192);
+	expect_cached(8192, 0, 0);
+	assert_int_equal(fake_cuda.tiny_copies, 1);
+	assert_memory_equal(memory, content, 8192);
+	fake_cuda.busy = 0;
+	close(fd);
+}
+
 static void errors_of_the_page_cache_count_exactly(void **state)
 {
 	int fd = open_file(O_RDONLY);
@@ -668,6 +688,7 @@ int main(void)
 		TEST(host_memory_goes_directly_where_it_can),
 		TEST(what_is_resident_comes_from_the_page_cache),
 		TEST(small_reads_take_what_is_there),
+		TEST(tiny_reads_wait_for_no_kernel),
 		TEST(errors_of_the_page_cache_count_exactly),
 		TEST(requests_are_summed_up),
 		TEST(check_answers_as_a_read_would),
