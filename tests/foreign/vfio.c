@@ -30,8 +30,10 @@ struct dma_range {
 	uint64_t length;
 };
 
+/* A struct vfio_device_feature and what its end stands for. */
 struct feature_dma_buf {
-	struct vfio_device_feature head;
+	uint32_t argsz;
+	uint32_t feature_flags;
 	uint32_t region_index;
 	uint32_t open_flags;
 	uint32_t flags;
@@ -106,10 +108,8 @@ static void memory_on(bool on)
 static int export_piece(void)
 {
 	struct feature_dma_buf arg = {
-		.head = {
-			.argsz = sizeof(arg),
-			.flags = VFIO_DEVICE_FEATURE_GET | FEATURE_DMA_BUF,
-		},
+		.argsz = sizeof(arg),
+		.feature_flags = VFIO_DEVICE_FEATURE_GET | FEATURE_DMA_BUF,
 		.region_index = VFIO_PCI_BAR2_REGION_INDEX,
 		.open_flags = O_RDWR | O_CLOEXEC,
 		.nr_ranges = 1,
