@@ -103,6 +103,7 @@ quick: lab
 .PHONY: bench
 bench: lab
 	$(Q)bench/run
+	$(Q)bench/run-pin
 
 .PHONY: check
 check: lab

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: MIT
 
-TEST_TARGETS += $(O)/bench/file_io
+GUEST_BENCHES := $(O)/bench/file_io $(O)/bench/pin
+TEST_TARGETS += $(GUEST_BENCHES)
 
-$(O)/bench/file_io: bench/file_io.c $(TEST_SHARED)
+$(GUEST_BENCHES): $(O)/%: %.c $(TEST_SHARED)
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(TEST_CFLAGS) $(LDFLAGS) \
 		-o $@ $< $(TEST_SHARED) -ldl -luring -lpthread
 
--include $(O)/bench/file_io.d
+-include $(GUEST_BENCHES:=.d)
 
 # With gcc alone, and without the lab: for a machine that has a GPU.
 GPU_BENCH := $(O)/bench/gpu
