@@ -5,6 +5,7 @@
 #ifndef T_COUNTERS_H
 #define T_COUNTERS_H
 
+#include <fcntl.h>
 #include <glob.h>
 #include <time.h>
 
@@ -74,6 +75,16 @@ static inline void t_sleep_ms(long ms)
 		t_sleep_ms(10);						\
 	t_waited <= T_PATIENCE_MS / 10;					\
 })
+
+/* Descriptors that this process has. */
+static inline int t_open_descriptors(void)
+{
+	int fd, nr = 0;
+
+	for (fd = 0; fd < 1024; fd++)
+		nr += fcntl(fd, F_GETFD) >= 0;
+	return nr;
+}
 
 /* What of the modules' is in use, in one number: 0 when nothing is. */
 static inline long long t_in_use(void)

@@ -124,6 +124,11 @@ int t_device_open(void)
 	return dev;
 }
 
+int t_ioctl(int dev, unsigned int nr, void *arg)
+{
+	return ioctl(dev, _IO(PEERDMA_IOCTL_TYPE, nr), arg) ? -errno : 0;
+}
+
 int t_pin(int dev, uint64_t ptr, uint64_t len, uint32_t flags,
 	  struct peerdma_pin *pin)
 {

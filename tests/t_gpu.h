@@ -21,6 +21,7 @@ void t_gpu_read(void *dst, uint64_t src, size_t len);
 int t_gpu_export(uint64_t ptr, size_t len);
 
 int t_device_open(void);
+int t_ioctl(int dev, unsigned int nr, void *arg);
 int t_pin(int dev, uint64_t ptr, uint64_t len, uint32_t flags,
 	  struct peerdma_pin *pin);
 int t_file_io(int dev, struct peerdma_file_io *arg);

@@ -17,6 +17,7 @@
 
 #include "t_card.h"
 #include "../t_clock.h"
+#include "../t_pin.h"
 #include "../t_random.h"
 #include "../t_record.h"
 
@@ -474,16 +475,6 @@ static void place_canary(void)
 	t_gpu_set(t_gpu_alloc(RIG_LEN), CANARY, RIG_LEN);
 }
 
-static int take_back(int buffer)
-{
-	struct peerdma_revoke revoke = {
-		.size = sizeof(revoke),
-		.buffer_fd = buffer,
-	};
-
-	return ioctl(dev, PEERDMA_REVOKE, &revoke) ? -errno : 0;
-}
-
 static int unload(const char *module)
 {
 	return syscall(SYS_delete_module, module, O_NONBLOCK) ? -errno : 0;
@@ -498,7 +489,7 @@ static void revoke_in_loop(void)
 	t_result(unload("peerdma_nvidia"), -EWOULDBLOCK, "the provider stays");
 	t_result(unload("peerdma"), -EWOULDBLOCK, "peerdma stays");
 	rig.began = t_now();
-	t_result(take_back(rig.pin.out_fd), 0, "the memory is taken back");
+	t_result(t_revoke(dev, rig.pin.out_fd), 0, "the memory is taken back");
 	rig_ended(&rig, "REVOKE");
 	t_gpu_free(rig.ptr);
 	place_canary();
@@ -572,7 +563,7 @@ static void *take_back_run(void *data)
 {
 	struct rig *rig = data;
 
-	return (void *)(long)take_back(rig->pin.out_fd);
+	return (void *)(long)t_revoke(dev, rig->pin.out_fd);
 }
 
 static bool revoked(int buffer)

@@ -22,20 +22,6 @@ static int drive;
 static int event;
 static struct t_buffer any;
 
-static int call(unsigned int nr, void *arg)
-{
-	return ioctl(dev, _IO(PEERDMA_IOCTL_TYPE, nr), arg) ? -errno : 0;
-}
-
-static int open_descriptors(void)
-{
-	int fd, nr = 0;
-
-	for (fd = 0; fd < 1024; fd++)
-		nr += fcntl(fd, F_GETFD) >= 0;
-	return nr;
-}
-
 /* ---- every ioctl --------------------------------------------------------- */
 
 union any_arg {
@@ -211,7 +197,7 @@ static int call_sized(const struct verb *verb, uint32_t size, uint32_t room)
 	int ret;
 
 	*(uint32_t *)arg = size;
-	ret = call(verb->nr, arg);
+	ret = t_ioctl(dev, verb->nr, arg);
 	if (!ret)
 		close_made(verb, arg);
 	return ret;
@@ -246,7 +232,7 @@ static void test_sizes(void)
 		arg = edge(verb, size + 9);
 		*(uint32_t *)arg = size + 9;
 		arg[size + 8] = 1;
-		t_result(call(verb->nr, arg), -E2BIG,
+		t_result(t_ioctl(dev, verb->nr, arg), -E2BIG,
 			 "%s: a tail that is not zero", verb->name);
 	}
 }
@@ -254,24 +240,24 @@ static void test_sizes(void)
 static void test_addresses(void)
 {
 	const struct verb *verb;
-	int before = open_descriptors();
+	int before = t_open_descriptors();
 	char *page = t_ram(PAGE);
 
 	for (verb = verbs; verb < verbs + NR_VERBS; verb++) {
-		t_result(call(verb->nr, NULL), -EFAULT, "%s: NULL",
+		t_result(t_ioctl(dev, verb->nr, NULL), -EFAULT, "%s: NULL",
 			 verb->name);
-		t_result(call(verb->nr, (void *)-PAGE), -EFAULT,
+		t_result(t_ioctl(dev, verb->nr, (void *)-PAGE), -EFAULT,
 			 "%s: a kernel address", verb->name);
 		t_result(call_sized(verb, verb->size, verb->size - 4),
 			 -EFAULT, "%s: its end in no memory", verb->name);
 
 		verb->fill((union any_arg *)page);
 		mprotect(page, PAGE, PROT_READ);
-		t_result(call(verb->nr, page), -EFAULT,
+		t_result(t_ioctl(dev, verb->nr, page), -EFAULT,
 			 "%s: memory that cannot be written", verb->name);
 		mprotect(page, PAGE, PROT_READ | PROT_WRITE);
 	}
-	t_is(open_descriptors(), before, "no descriptor came of it");
+	t_is(t_open_descriptors(), before, "no descriptor came of it");
 	munmap(page, PAGE);
 }
 
@@ -288,7 +274,7 @@ static void test_flags(void)
 			int ret;
 
 			arg[1] = 1u << bit;
-			ret = call(verb->nr, arg);
+			ret = t_ioctl(dev, verb->nr, arg);
 			refused += ret == -EOPNOTSUPP;
 			if (!ret)
 				close_made(verb, (const void *)arg);
@@ -306,19 +292,19 @@ static void test_reserved(void)
 	for (bit = 0; bit < 32; bit++) {
 		fill_query(&arg);
 		arg.query.reserved = 1u << bit;
-		query += call(PEERDMA_NR_QUERY, &arg) == -EOPNOTSUPP;
+		query += t_ioctl(dev, PEERDMA_NR_QUERY, &arg) == -EOPNOTSUPP;
 		fill_query(&arg);
 		arg.query.reserved2 = 1u << bit;
-		query2 += call(PEERDMA_NR_QUERY, &arg) == -EOPNOTSUPP;
+		query2 += t_ioctl(dev, PEERDMA_NR_QUERY, &arg) == -EOPNOTSUPP;
 		fill_pin(&arg);
 		arg.pin.device = 1u << bit;
-		device += call(PEERDMA_NR_PIN, &arg) == -EOPNOTSUPP;
+		device += t_ioctl(dev, PEERDMA_NR_PIN, &arg) == -EOPNOTSUPP;
 		fill_pin(&arg);
 		arg.pin.bar = 1u << bit;
-		bar += call(PEERDMA_NR_PIN, &arg) == -EOPNOTSUPP;
+		bar += t_ioctl(dev, PEERDMA_NR_PIN, &arg) == -EOPNOTSUPP;
 		fill_file_io(&arg);
 		arg.file_io.reserved = 1u << bit;
-		file_io += call(PEERDMA_NR_FILE_IO, &arg) == -EOPNOTSUPP;
+		file_io += t_ioctl(dev, PEERDMA_NR_FILE_IO, &arg) == -EOPNOTSUPP;
 	}
 	t_is(query, 32, "QUERY: every bit of reserved is refused");
 	t_is(query2, 32, "QUERY: every bit of reserved2 is refused");
@@ -379,7 +365,7 @@ static void test_info(void)
 	memset(&info, 0xff, sizeof(info));
 	info.size = sizeof(info);
 	info.flags = 0;
-	t_result(call(PEERDMA_NR_INFO, &info), 0, "INFO");
+	t_result(t_ioctl(dev, PEERDMA_NR_INFO, &info), 0, "INFO");
 	t_is(info.size, sizeof(info), "size is left alone");
 	t_is(info.out_verbs, 0x1ff, "out_verbs");
 	t_is(info.out_features & ~PEERDMA_FEATURE_KERNEL_ROUTE,
@@ -397,7 +383,7 @@ static int route(uint32_t from, uint32_t to, struct peerdma_route *route)
 	route->flags = 0;
 	route->from_device = from;
 	route->to_device = to;
-	return call(PEERDMA_NR_ROUTE, route);
+	return t_ioctl(dev, PEERDMA_NR_ROUTE, route);
 }
 
 /* The root port above a function, by sysfs. */
@@ -447,7 +433,7 @@ static void prepare(void)
 	any.fd = t_pin(dev, any.ptr, any.len, 0, &any.pin);
 	t_need(any.fd >= 0, "memory is pinned");
 	got.buffer_fd = any.fd;
-	t_result(call(PEERDMA_NR_QUERY, &got), 0, "the GPU is known");
+	t_result(t_ioctl(dev, PEERDMA_NR_QUERY, &got), 0, "the GPU is known");
 	gpu_number = got.out_device;
 	t_result(t_move(dev, T_READ, any.fd, drive, NULL, 0, &io), 0,
 		 "the drive is known");

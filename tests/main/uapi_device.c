@@ -25,15 +25,6 @@ static struct t_buffer any;
 static uint32_t device;
 static struct peerdma_device_segment segments[SEGMENTS + 1];
 
-static int open_descriptors(void)
-{
-	int fd, nr = 0;
-
-	for (fd = 0; fd < 1024; fd++)
-		nr += fcntl(fd, F_GETFD) >= 0;
-	return nr;
-}
-
 /* An argument that is accepted. */
 static struct peerdma_map_device good(void)
 {
@@ -190,7 +181,7 @@ static void test_segments(void)
 {
 	size_t bytes = SEGMENTS * sizeof(segments[0]);
 	struct peerdma_map_device arg = good();
-	int before = open_descriptors();
+	int before = t_open_descriptors();
 	char *room = t_ram(bytes);
 	uint64_t sum = 0;
 	uint32_t i, nr;
@@ -217,7 +208,7 @@ static void test_segments(void)
 	t_is(sum, LEN, "... they hold all bytes");
 	t_is(segments[nr].addr, 0x5555555555555555,
 	     "... what is behind them is left alone");
-	t_is(open_descriptors(), before, "no descriptor stays");
+	t_is(t_open_descriptors(), before, "no descriptor stays");
 }
 
 static void test_bytes(void)

@@ -24,20 +24,6 @@
 static int dev, drive;
 static struct t_buffer any;
 
-static int call(unsigned int nr, void *arg)
-{
-	return ioctl(dev, _IO(PEERDMA_IOCTL_TYPE, nr), arg) ? -errno : 0;
-}
-
-static int open_descriptors(void)
-{
-	int fd, nr = 0;
-
-	for (fd = 0; fd < 1024; fd++)
-		nr += fcntl(fd, F_GETFD) >= 0;
-	return nr;
-}
-
 /* ---- PIN ----------------------------------------------------------------- */
 
 static int try_pin(uint64_t addr, uint64_t len, uint32_t flags)
@@ -56,7 +42,7 @@ static int pin_provider(const char *provider)
 	memset(pin.provider, 'x', sizeof(pin.provider));
 	memcpy(pin.provider, provider,
 	       strnlen(provider, sizeof(pin.provider) - 1) + 1);
-	return call(PEERDMA_NR_PIN, &pin);
+	return t_ioctl(dev, PEERDMA_NR_PIN, &pin);
 }
 
 static void test_pin_refused(void)
@@ -89,7 +75,8 @@ static void test_pin_refused(void)
 	t_result(pin_provider("nvidi"), -ENOENT, "a provider's first letters");
 	t_result(pin_provider("nvidia2"), -ENOENT, "a provider's name and more");
 	memcpy(pin.provider, "nvidianvidianvid", sizeof(pin.provider));
-	t_result(call(PEERDMA_NR_PIN, &pin), -ENOENT, "a name without an end");
+	t_result(t_ioctl(dev, PEERDMA_NR_PIN, &pin), -ENOENT,
+		 "a name without an end");
 	munmap(ram, ALLOC);
 }
 
@@ -118,12 +105,12 @@ static int pin_failing(int error)
 
 static void test_pin_vendor(void)
 {
-	int before = open_descriptors();
+	int before = t_open_descriptors();
 
 	t_result(pin_failing(-EINVAL), -EFAULT, "the vendor's EINVAL");
 	t_result(pin_failing(-ENOMEM), -ENOBUFS, "the vendor's ENOMEM");
 	t_result(pin_failing(-ENODEV), -ENODEV, "the vendor's ENODEV");
-	t_is(open_descriptors(), before, "no descriptor came of it");
+	t_is(t_open_descriptors(), before, "no descriptor came of it");
 }
 
 static void test_pin_aperture(void)
@@ -172,7 +159,7 @@ static int query(int buffer, struct peerdma_segment *segments, uint32_t nr,
 	arg->buffer_fd = buffer;
 	arg->segments = (uintptr_t)segments;
 	arg->nr_segments = nr;
-	return call(PEERDMA_NR_QUERY, arg);
+	return t_ioctl(dev, PEERDMA_NR_QUERY, arg);
 }
 
 /* A pin of @len bytes at @at of an allocation that holds @bytes. */

@@ -68,7 +68,7 @@ static void revoke_under(bool by_free)
 	if (by_free)
 		t_gpu_free(map.buffer.ptr);
 	else
-		t_result(take_back(map.buffer.fd), 0, "it is revoked");
+		t_result(t_revoke(dev, map.buffer.fd), 0, "it is revoked");
 	t_is(t_counter("device_maps"), 0, "the mapping is no more");
 	t_is(t_counter("pinned_bytes"), 0, "nor is the pin");
 	t_ok(edu_is_master(&edu), "the card is still a master");
@@ -165,7 +165,7 @@ static void test_order(void)
 	trace_set("events/peerdma/enable", "1");
 	pthread_create(&thread, NULL, reader_run, &map.buffer.fd);
 	t_ok(t_wait_for(traced("io_done:", "")), "a drive is read");
-	t_result(take_back(map.buffer.fd), 0, "the buffer is revoked");
+	t_result(t_revoke(dev, map.buffer.fd), 0, "the buffer is revoked");
 	pthread_join(thread, &ret);
 	trace_set("events/peerdma/enable", "0");
 	t_result((long)ret, -ENODEV, "no more of the drive is read");

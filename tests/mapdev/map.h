@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <sys/ioctl.h>
 
+#include "../t_pin.h"
 #include "../t_transfer.h"
 #include "edu.h"
 
@@ -205,16 +206,6 @@ static inline void check_blocked(uint64_t ptr, uint64_t addr, const char *what)
 	edu_write(&edu, addr, EDU_MEMORY);
 	t_gpu_same(ptr, want, LEN, "%s: the card's write is blocked", what);
 	munmap(want, LEN);
-}
-
-static inline int take_back(int fd)
-{
-	struct peerdma_revoke revoke = {
-		.size = sizeof(revoke),
-		.buffer_fd = fd,
-	};
-
-	return ioctl(dev, PEERDMA_REVOKE, &revoke) ? -errno : 0;
 }
 
 /* T_DRIVER gets the card. */

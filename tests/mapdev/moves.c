@@ -160,7 +160,7 @@ static void test_wide(void)
 	t_gpu_same(to.buffer.ptr, want, LEN, "the card has copied");
 
 	addr = map_addr(&to, 0, &room);
-	t_result(take_back(to.buffer.fd), 0, "the memory is taken back");
+	t_result(t_revoke(dev, to.buffer.fd), 0, "the memory is taken back");
 	t_ok(!edu_is_master(&edu), "the card is no longer a bus master");
 	t_gpu_set(to.buffer.ptr, CANARY, LEN);
 	memset(want, CANARY, LEN);

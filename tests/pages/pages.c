@@ -589,24 +589,14 @@ static void test_killed(void)
 
 /* ---- taken back ---------------------------------------------------------- */
 
-static int take_back(int fd)
-{
-	struct peerdma_revoke revoke = {
-		.size = sizeof(revoke),
-		.buffer_fd = fd,
-	};
-
-	return ioctl(dev, PEERDMA_REVOKE, &revoke) ? -errno : 0;
-}
-
 static void *revoker(void *data)
 {
-	return (void *)(intptr_t)take_back(*(int *)data);
+	return (void *)(intptr_t)t_revoke(dev, *(int *)data);
 }
 
 static int child_revokes(void *data)
 {
-	return take_back(*(int *)data) == 0 ? 0 : 1;
+	return t_revoke(dev, *(int *)data) == 0 ? 0 : 1;
 }
 
 static void test_revoked(void)
@@ -620,7 +610,8 @@ static void test_revoked(void)
 	fd = t_pages(dev, own.fd, 0, &arg);
 	at = mmap(NULL, LEN, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	t_is(touch(at), 0, "the mapping is used");
-	t_result(take_back(own.fd), 0, "with nobody holding it goes at once");
+	t_result(t_revoke(dev, own.fd), 0,
+		 "with nobody holding it goes at once");
 	t_is(touch(at), SIGBUS, "touching it is SIGBUS");
 	t_result(pread(drive, at, LEN, 0) < 0 ? -errno : 0, -EFAULT,
 		 "nothing is read into it");
@@ -689,7 +680,7 @@ static void test_revoked_busy(void)
 	at = t_pages_map(dev, own.fd, LEN);
 	pthread_create(&thread, NULL, reader, at);
 	t_sleep_ms(200);
-	t_result(take_back(own.fd), 0, "taken back while read into");
+	t_result(t_revoke(dev, own.fd), 0, "taken back while read into");
 	pthread_join(thread, &ret);
 	/* A read that had begun ends short or goes on to fail. */
 	t_ok((intptr_t)ret == -EFAULT || !ret, "the reads end");

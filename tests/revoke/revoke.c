@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 
 #include "../t_counters.h"
+#include "../t_pin.h"
 #include "../t_uring.h"
 
 #define DRIVE	"/dev/nvme0n1"
@@ -47,16 +48,6 @@ static int watch(int buffer, int event)
 	};
 
 	return ioctl(dev, PEERDMA_WATCH, &watch) ? -errno : 0;
-}
-
-static int take_back(int buffer)
-{
-	struct peerdma_revoke revoke = {
-		.size = sizeof(revoke),
-		.buffer_fd = buffer,
-	};
-
-	return ioctl(dev, PEERDMA_REVOKE, &revoke) ? -errno : 0;
 }
 
 static void rig_open(struct rig *rig, uint32_t flags)
@@ -273,7 +264,7 @@ static int revoke_as_nobody(void *data)
 {
 	if (setuid(65534))
 		return 1;
-	return take_back(*(int *)data) == -EPERM ? 0 : 2;
+	return t_revoke(dev, *(int *)data) == -EPERM ? 0 : 2;
 }
 
 static void revoke_by_hand(void)
@@ -286,9 +277,11 @@ static void revoke_by_hand(void)
 	t_is(t_child(revoke_as_nobody, &rig.pin.out_fd), 0,
 	     "an ordinary user may not");
 	rig.map[0] = STALE;
-	t_result(take_back(rig.pin.out_fd), 0, "root may, of a persistent pin too");
+	t_result(t_revoke(dev, rig.pin.out_fd), 0,
+		 "root may, of a persistent pin too");
 	check_revoked(&rig);
-	t_result(take_back(rig.pin.out_fd), 0, "a second time changes nothing");
+	t_result(t_revoke(dev, rig.pin.out_fd), 0,
+		 "a second time changes nothing");
 	t_result(watch(rig.pin.out_fd, late), 0, "one may watch afterwards");
 	t_ok(read(late, &count, sizeof(count)) == sizeof(count),
 	     "and is told at once");
@@ -329,7 +322,8 @@ static void revoke_under_commands(void)
 		t_ring_put(&ring, dev, &args[i], i);
 	}
 	io_uring_submit(&ring);
-	t_result(take_back(rig.pin.out_fd), 0, "memory with commands in flight");
+	t_result(t_revoke(dev, rig.pin.out_fd), 0,
+		 "memory with commands in flight");
 	for (i = 0; i < COMMANDS; i++) {
 		long long result = t_ring_take(&ring, NULL);
 

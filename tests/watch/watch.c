@@ -15,6 +15,7 @@
 #include <linux/perf_event.h>
 
 #include "../t_counters.h"
+#include "../t_pin.h"
 #include "../t_transfer.h"
 
 #define BUFFERS	"/sys/kernel/debug/peerdma/buffers"
@@ -81,16 +82,6 @@ static bool line_of(uint64_t number, struct line *line)
 			line->number == number;
 	free(text);
 	return found;
-}
-
-static int take_back(int fd)
-{
-	struct peerdma_revoke revoke = {
-		.size = sizeof(revoke),
-		.buffer_fd = fd,
-	};
-
-	return ioctl(dev, PEERDMA_REVOKE, &revoke) ? -errno : 0;
 }
 
 /* ---- the list of buffers ------------------------------------------------- */
@@ -287,7 +278,7 @@ static uint64_t use_all(uint64_t ptr, int file, struct peerdma_segment *where)
 	     65536, "bytes are written");
 	t_is(t_move_one(dev, T_READ, pin.out_fd, file, 8192, 4096, 4096), 4096,
 	     "bytes are read");
-	t_result(take_back(pin.out_fd), 0, "the memory is taken back");
+	t_result(t_revoke(dev, pin.out_fd), 0, "the memory is taken back");
 	close(pin.out_fd);
 	return self;
 }
