@@ -1,0 +1,29 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# Memory that everything uses at once, and every way in which it ends. One guest
+# for each kernel; the host looks at the memory when all is over.
+set -uo pipefail
+
+# shellcheck source=tests/tap.sh
+. "$(dirname "$0")/../tap.sh"
+# shellcheck source=tests/main/guest.sh
+. tests/main/guest.sh
+
+memory_is() {
+	tests/vm/enter -- build/lab/user/tests/main/random compare-memory \
+		"/host$(realpath "$folder/gpu0.mem")" \
+		"/host$folder/out/$1/memory" 1
+}
+
+for kernel in "${kernels[@]}"; do
+	new_guest "$kernel"
+	guest "$kernel" --kernel "$kernel" --iommu intel --gpu-size 256M \
+		--nvme-size 64M --edu-mask 0xffffffffff \
+		--append iommu.strict=1 -- tests/revoke/together-guest
+	for name in taken-back freed killed unbind remove; do
+		ok "$kernel: what was $name is another's, whole" memory_is $name
+	done
+	forget
+done
+done_testing
