@@ -105,7 +105,7 @@ static void read_now(uint64_t at, uint32_t path)
 
 	check(got < 0 ? got : result.error, name, "is the drive in order?");
 	by_drive += result.bytes_direct;
-	by_cpu += result.bytes_staged;
+	by_cpu += result.bytes_staged + result.bytes_cached;
 }
 
 static void wait_for_one(void)
