@@ -13,13 +13,6 @@ set -uo pipefail
 random=build/lab/user/tests/main/random
 seed=20261
 
-# memory_is NAME: what the card wrote is there, and nothing else.
-memory_is() {
-	tests/vm/enter -- $random compare-memory \
-		"/host$(realpath "$folder/gpu0.mem")" \
-		"/host$folder/out/$1/memory" $seed
-}
-
 read_back() {
 	tests/vm/enter -- sh -c "$random compare $seed $(stat -c %s \
 		"$folder/out/back") <'/host$folder/out/back'"

@@ -12,6 +12,7 @@
 
 #include "../../examples/edu/edu.h"
 #include "../t_counters.h"
+#include "../t_sysfs.h"
 
 #define T_CARD_DRIVER	"/sys/bus/pci/drivers/edu"
 
@@ -57,28 +58,6 @@ static inline ssize_t t_card_read(int card, void *data, size_t len,
 			return ret ? -errno : -EPROTO;
 	}
 	return done;
-}
-
-/* The first line of a file in sysfs or so, or "". */
-static inline char *t_line(const char *path, char *line, size_t size)
-{
-	FILE *file = fopen(path, "r");
-
-	if (!file || !fgets(line, size, file))
-		*line = '\0';
-	if (file)
-		fclose(file);
-	line[strcspn(line, "\n")] = '\0';
-	return line;
-}
-
-static inline int t_write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY);
-	int ret = write(fd, text, strlen(text)) < 0 ? -errno : 0;
-
-	close(fd);
-	return ret;
 }
 
 /* The card's PCI address. */

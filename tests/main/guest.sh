@@ -45,6 +45,15 @@ ended_well() {
 	[ "$1" = 0 ]
 }
 
+# memory_is NAME: where the guest's record out/NAME says, the memory behind the BAR
+# has the file's bytes of $seed, or the record's own.
+memory_is() {
+	# shellcheck disable=SC2154 # set by who asks
+	tests/vm/enter -- build/lab/user/tests/main/random compare-memory \
+		"/host$(realpath "$folder/gpu0.mem")" \
+		"/host$folder/out/$1/memory" "$seed"
+}
+
 # What is big goes when it is no longer needed; the logs stay.
 forget() {
 	local memory

@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 
 #include "../t_counters.h"
+#include "../t_sysfs.h"
 
 /* What one DMA moves at most: the card's own memory. */
 #define EDU_MEMORY	4096u
@@ -42,15 +43,6 @@ static inline void pci_path(char *path, size_t size, const char *name,
 			    const char *file)
 {
 	snprintf(path, size, "/sys/bus/pci/devices/%s/%s", name, file);
-}
-
-static inline int write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY);
-	int ret = fd < 0 || write(fd, text, strlen(text)) < 0 ? -1 : 0;
-
-	close(fd);
-	return ret;
 }
 
 static inline unsigned long pci_value(const char *name, const char *file)
@@ -138,11 +130,11 @@ static inline bool edu_bind(const struct edu *edu, const char *driver)
 	char path[64], link[128] = "";
 
 	pci_path(path, sizeof(path), edu->name, "driver/unbind");
-	write_text(path, edu->name);
+	t_write_text(path, edu->name);
 	pci_path(path, sizeof(path), edu->name, "driver_override");
-	write_text(path, none ? "\n" : driver);
+	t_write_text(path, none ? "\n" : driver);
 	if (!none)
-		write_text("/sys/bus/pci/drivers_probe", edu->name);
+		t_write_text("/sys/bus/pci/drivers_probe", edu->name);
 	pci_path(path, sizeof(path), edu->name, "driver");
 	if (readlink(path, link, sizeof(link) - 1) < 0)
 		return none;

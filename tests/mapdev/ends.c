@@ -130,7 +130,7 @@ static void trace_set(const char *file, const char *text)
 	char path[128];
 
 	snprintf(path, sizeof(path), TRACING "%s", file);
-	t_need(!write_text(path, text), "%s is set", path);
+	t_need(!t_write_text(path, text), "%s is set", path);
 }
 
 /* The last line with @event and @more, counted from 1; 0 when there is none. */
@@ -290,10 +290,10 @@ static void test_removal(void)
 
 	map_make(&map, 0, 0);
 	pci_path(path, sizeof(path), edu.name, "remove");
-	t_result(write_text(path, "1"), 0, "the card is taken out");
+	t_result(t_write_text(path, "1"), 0, "the card is taken out");
 	t_is(t_counter("device_maps"), 0, "and the mapping with it");
 	t_result(map_try(&map, 0, 0), -ENOENT, "there is no other one");
-	t_result(write_text("/sys/bus/pci/rescan", "1"), 0, "it is put back");
+	t_result(t_write_text("/sys/bus/pci/rescan", "1"), 0, "it is put back");
 	t_need(edu_open(&edu), "and found");
 	t_ok(edu_bind(&edu, driver), "as before");
 	edu_make_master(&edu);
@@ -308,10 +308,10 @@ static void test_gpu_goes(void)
 
 	map_make(&map, 0, 0);
 	t_need(pci_find("device", 0x1110, name, &number), "the GPU is found");
-	write_text("/sys/bus/pci/drivers/simgpu/unbind", name);
+	t_write_text("/sys/bus/pci/drivers/simgpu/unbind", name);
 	t_is(t_counter("device_maps"), 0, "the mapping goes with the GPU");
 	t_is(t_counter("pinned_bytes"), 0, "and the pin");
-	write_text("/sys/bus/pci/drivers/simgpu/bind", name);
+	t_write_text("/sys/bus/pci/drivers/simgpu/bind", name);
 	pci_path(path, sizeof(path), name, "driver");
 	t_result(access(path, F_OK), 0, "the GPU is back");
 	close(map.fd);

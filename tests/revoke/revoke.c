@@ -19,6 +19,7 @@
 
 #include "../t_counters.h"
 #include "../t_pin.h"
+#include "../t_sysfs.h"
 #include "../t_uring.h"
 
 #define DRIVE	"/dev/nvme0n1"
@@ -376,15 +377,6 @@ static void gpu_path(const struct rig *rig, char *path, size_t size)
 		 gpu >> 16, (gpu >> 8) & 0xff, (gpu >> 3) & 0x1f, gpu & 7);
 }
 
-static int write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY);
-	int ret = write(fd, text, strlen(text)) < 0 ? -errno : 0;
-
-	close(fd);
-	return ret;
-}
-
 /*
  * The driver, or the device, goes while a persistent pin is mapped and read
  * into; nothing hangs, and all is as if it had been revoked.
@@ -403,7 +395,7 @@ static void go_away(const char *file, bool name_device)
 	mover.rig = &rig;
 	pthread_create(&moving, NULL, mover_run, &mover);
 	t_ok(t_wait_for(t_counter("file_ios") == 1), "a read is under way");
-	t_result(write_text(control, name_device ? strrchr(path, '/') + 1 :
+	t_result(t_write_text(control, name_device ? strrchr(path, '/') + 1 :
 						   "1"), 0, "it goes away");
 	pthread_join(moving, NULL);
 	t_result(mover.ret, -ENODEV, "the read was cut off");

@@ -255,10 +255,9 @@ static int end_kill(pid_t child)
 
 static int end_revoke(pid_t child)
 {
-	struct peerdma_revoke revoke = { .size = sizeof(revoke) };
 	char path[64], link[64];
 	int dev = t_device_open(), process = syscall(SYS_pidfd_open, child, 0);
-	int ret = -ENOENT, fd;
+	int ret = -ENOENT, fd, buffer;
 
 	/* The buffer is the child's dma-buf. */
 	for (fd = 3; fd < 64 && ret == -ENOENT; fd++) {
@@ -269,9 +268,9 @@ static int end_revoke(pid_t child)
 		link[len < 0 ? 0 : len] = '\0';
 		if (!strstr(link, "dmabuf"))
 			continue;
-		revoke.buffer_fd = syscall(SYS_pidfd_getfd, process, fd, 0);
-		ret = ioctl(dev, PEERDMA_REVOKE, &revoke) ? -errno : 0;
-		close(revoke.buffer_fd);
+		buffer = syscall(SYS_pidfd_getfd, process, fd, 0);
+		ret = t_revoke(dev, buffer);
+		close(buffer);
 	}
 	close(process);
 	close(dev);
@@ -375,8 +374,7 @@ static void run_end(const char *out, const char *name, const char *role,
 		t_is(write(sockets[0], &byte, 1), 1, "the users are told");
 		t_is(read(sockets[0], &byte, 1), 1, "and were cut off");
 		t_note("all was over after %.0f ms", (t_now() - began) * 1000);
-	}
-	if (end == end_kill) {
+	} else {
 		waitpid(child, &status, 0);
 		t_ok(WIFSIGNALED(status), "the process is dead");
 		t_ok(t_wait_for(!t_in_use()), "nothing of it is left");

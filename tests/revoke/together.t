@@ -10,11 +10,8 @@ set -uo pipefail
 # shellcheck source=tests/main/guest.sh
 . tests/main/guest.sh
 
-memory_is() {
-	tests/vm/enter -- build/lab/user/tests/main/random compare-memory \
-		"/host$(realpath "$folder/gpu0.mem")" \
-		"/host$folder/out/$1/memory" 1
-}
+# No file was read: the records have canaries only.
+seed=1
 
 for kernel in "${kernels[@]}"; do
 	new_guest "$kernel"
