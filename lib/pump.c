@@ -17,9 +17,13 @@
 #include "internal.h"
 
 #define PIECE_MIN	((size_t)32 << 10)
-#define PIECE_MAX	((size_t)1 << 20)
+#define PIECE_MAX	((size_t)512 << 10)
+/* Where the ring turns: rows of such copies lose least. */
+#define TURNING_PIECE	((size_t)1 << 20)
 /* Enough that all threads work and the first copy starts early. */
-#define PIECES_MIN	32
+#define PIECES_MIN	16
+/* One thread writes to the page cache, and needs no small pieces to share. */
+#define WRITE_PIECE_MIN	((size_t)256 << 10)
 /* A drive has a cost for every request, and does several at a time. */
 #define DRIVE_PIECE_MIN	((size_t)512 << 10)
 #define SLOTS_MAX	256
@@ -28,6 +32,9 @@
 /* Up to that many it works itself instead of waiting for others. */
 #define ALONE_MAX	16
 #define READERS		8
+/* With less to do for each of them, more of them only cost CPU time. */
+#define READER_MIN	((uint64_t)256 << 10)
+#define HELPERS_MIN	2
 /* A page-cached piece takes less than going to sleep and waking; nanoseconds. */
 #define AWAKE_NS	20000
 #define WRITERS		4
@@ -462,12 +469,18 @@ static int write_side(struct pump *p)
 
 static size_t choose_piece(const struct pump *p, uint32_t align)
 {
+	const struct peerdma_file *file = &p->transfer->file;
 	uint64_t len = p->end - p->start;
-	size_t piece = p->transfer->file.unbuffered ? DRIVE_PIECE_MIN :
-						      PIECE_MIN;
+	size_t piece = PIECE_MIN;
 
+	if (file->unbuffered)
+		piece = DRIVE_PIECE_MIN;
+	else if (file->write)
+		piece = WRITE_PIECE_MIN;
 	while (piece < PIECE_MAX && piece * PIECES_MIN < len)
 		piece *= 2;
+	if (len > PEERDMA_BOUNCES * PEERDMA_BOUNCE_LEN)
+		piece = TURNING_PIECE;
 	return piece < align ? align : piece;
 }
 
@@ -516,21 +529,36 @@ static unsigned int choose_width(const struct pump *p)
 	return file->unbuffered ? WRITERS : 1;
 }
 
+/* Beside the caller. */
+static unsigned int choose_helpers(const struct pump *p)
+{
+	const struct peerdma_file *file = &p->transfer->file;
+	uint64_t helpers = p->nr / 2, most = p->width;
+
+	if (file->write && !file->unbuffered)
+		return 0;
+	if (!file->unbuffered) {
+		if (p->nr < HELPED_MIN)
+			return 0;
+		most = (p->end - p->start) / READER_MIN;
+		if (most < HELPERS_MIN)
+			most = HELPERS_MIN;
+	}
+	if (helpers > most)
+		helpers = most;
+	return helpers < READERS ? helpers : READERS;
+}
+
 static int run(struct pump *p)
 {
 	struct peerdma *ctx = p->transfer->buf->ctx;
 	bool write = p->transfer->file.write;
-	unsigned int helpers = 0;
 	bool posted;
 	int part;
 
-	if (p->nr >= HELPED_MIN || p->transfer->file.unbuffered)
-		helpers = p->nr / 2 < READERS ? p->nr / 2 : READERS;
-	if (write && helpers > p->width)
-		helpers = p->width;
 	p->job.run = help;
 	p->job.awake = !p->transfer->file.unbuffered;
-	posted = peerdma_pool_post(ctx, &p->job, helpers);
+	posted = peerdma_pool_post(ctx, &p->job, choose_helpers(p));
 	part = write ? write_side(p) : read_side(p);
 	if (posted) {
 		pthread_mutex_lock(&p->lock);
