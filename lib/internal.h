@@ -128,6 +128,7 @@ struct peerdma {
 	pthread_cond_t region_idle;
 	/* Not guarded. */
 	struct peerdma_pool *pool;
+	atomic_uint busy_bounces;	/* in the hands of calls */
 	_Atomic uint64_t link_rate;	/* best seen, in bytes per microsecond */
 	struct peerdma_counters counters;
 };

@@ -35,6 +35,9 @@
 /* With less to do for each of them, more of them only cost CPU time. */
 #define READER_MIN	((uint64_t)256 << 10)
 #define HELPERS_MIN	2
+#define CACHE_LINE	64
+/* With more of them in use, what was read leaves the caches by itself. */
+#define DEMOTED_MAX	4
 /* A page-cached piece takes less than going to sleep and waking; nanoseconds. */
 #define AWAKE_NS	20000
 #define WRITERS		4
@@ -67,6 +70,7 @@ struct pump {
 	uint64_t written;		/* pieces that were counted */
 	bool gap;			/* a piece could not be written */
 	bool marks;			/* the ring or the caller needs to know */
+	bool demotes;			/* constant */
 	/* Guarded by lock. */
 	pthread_mutex_t lock;
 	pthread_cond_t room;		/* for helpers */
@@ -135,6 +139,25 @@ static bool claim(struct pump *p, bool wait, uint64_t *k)
 	return go;
 }
 
+/*
+ * The GPU reads lines that are modified in a core's own cache at a third of the
+ * link's speed, and holds up the core. So what was read for it is pushed out, by
+ * cldemote, which processors that do not know it take for a nop.
+ */
+static void demote(const char *addr, size_t len)
+{
+#ifdef __x86_64__
+	size_t at;
+
+	for (at = 0; at < len; at += CACHE_LINE)
+		__asm__ volatile(".byte 0x0f, 0x1c, 0x00" /* (%rax) */
+				 : : "a"(addr + at) : "memory");
+#else
+	(void)addr;
+	(void)len;
+#endif
+}
+
 static void move_piece(struct pump *p, uint64_t k)
 {
 	struct peerdma_file *file = &p->transfer->file;
@@ -147,6 +170,8 @@ static void move_piece(struct pump *p, uint64_t k)
 		err = peerdma_file_store(file, c.addr, c.offset, c.len, &moved);
 	else
 		err = peerdma_file_load(file, c.addr, c.offset, c.len, &moved);
+	if (p->demotes)
+		demote(c.addr, moved);
 	slot->moved = moved;
 	slot->err = err;
 	atomic_store(&slot->piece, k + 1);
@@ -612,6 +637,8 @@ int peerdma_pump_move(struct peerdma_transfer *t, uint64_t len,
 	p.marks = p.nr > p.ring || t->opts.progress;
 	if (buf->cuda)
 		err = peerdma_lane_get(buf->ctx, buf->pointer.context, &p.lane);
+	p.demotes = p.lane && !t->file.write && !t->file.unbuffered &&
+		    atomic_load(&buf->ctx->busy_bounces) <= DEMOTED_MAX;
 	if (!err)
 		err = run(&p);
 	if (p.lane)
