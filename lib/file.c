@@ -260,9 +260,15 @@ int peerdma_file_peek(struct peerdma_file *file, void *dst, uint64_t offset,
 		      size_t len, size_t *out_moved)
 {
 	struct iovec vec = { .iov_base = dst, .iov_len = len };
+	bool resident;
 	ssize_t n;
 
 	n = preadv2(file->cached_fd, &vec, 1, offset, RWF_NOWAIT);
+	/* tmpfs does not know the flag, and has its pages in memory. */
+	if (n < 0 && errno == EOPNOTSUPP &&
+	    peerdma_residency_run(file, offset, len, &resident) == len &&
+	    resident)
+		n = pread(file->cached_fd, dst, len, offset);
 	if (n < 0 || ((size_t)n < len && offset + n < file->end))
 		return -EAGAIN;
 	*out_moved = n;

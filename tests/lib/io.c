@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -531,6 +532,22 @@ static void small_reads_take_what_is_there(void **state)
 	close(fd);
 }
 
+/* It has no RWF_NOWAIT. */
+static void small_reads_of_tmpfs_are_small_too(void **state)
+{
+	int fd = memfd_create("peerdma", 0);
+
+	(void)state;
+	assert_int_equal(pwrite(fd, content, MIB, 0), MIB);
+	fake_kernel.resident = true;
+	memset(memory, 0, 100000);
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, 65536), 65536);
+	expect_cached(65536, 0, 0);
+	assert_memory_equal(memory, content, 65536);
+	assert_int_equal(fake_cuda.host_allocations, 1);
+	close(fd);
+}
+
 /* What waits for nobody's kernels costs more, so it is for who has some. */
 static void tiny_reads_wait_for_no_kernel(void **state)
 {
@@ -688,6 +705,7 @@ int main(void)
 		TEST(host_memory_goes_directly_where_it_can),
 		TEST(what_is_resident_comes_from_the_page_cache),
 		TEST(small_reads_take_what_is_there),
+		TEST(small_reads_of_tmpfs_are_small_too),
 		TEST(tiny_reads_wait_for_no_kernel),
 		TEST(errors_of_the_page_cache_count_exactly),
 		TEST(requests_are_summed_up),
