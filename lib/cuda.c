@@ -60,7 +60,6 @@ static const struct call {
 	CALL(cuMemcpyDtoHAsync, "cuMemcpyDtoHAsync_v2"),
 	CALL(cuStreamCreate, "cuStreamCreate"),
 	CALL(cuStreamDestroy, "cuStreamDestroy_v2"),
-	CALL(cuStreamQuery, "cuStreamQuery"),
 	CALL(cuStreamSynchronize, "cuStreamSynchronize"),
 	CALL(cuEventCreate, "cuEventCreate"),
 	CALL(cuEventDestroy, "cuEventDestroy_v2"),
@@ -71,9 +70,9 @@ static const struct call {
 	CALL(cuMemHostUnregister, "cuMemHostUnregister"),
 	CALL(cuPointerGetAttribute, "cuPointerGetAttribute"),
 	CALL(cuPointerSetAttribute, "cuPointerSetAttribute"),
-	{ "cuMemcpyHtoD_v2_ptds",
-	  offsetof(struct peerdma_cuda, cuMemcpyHtoD_ptds), true },
 #undef CALL
+	{ "cuStreamWriteValue32_v2",
+	  offsetof(struct peerdma_cuda, cuStreamWriteValue32), true },
 	{ "cuFlushGPUDirectRDMAWrites",
 	  offsetof(struct peerdma_cuda, cuFlushGPUDirectRDMAWrites), true },
 };

@@ -49,14 +49,14 @@ struct peerdma_cuda {
 	int (*cuMemFreeHost)(void *addr);
 	int (*cuMemcpyHtoDAsync)(unsigned long long dst, const void *src,
 				 size_t len, peerdma_cuda_stream stream);
-	/* By the thread's default stream; NULL: not in this driver. */
-	int (*cuMemcpyHtoD_ptds)(unsigned long long dst, const void *src,
-				 size_t len);
 	int (*cuMemcpyDtoHAsync)(void *dst, unsigned long long src, size_t len,
 				 peerdma_cuda_stream stream);
 	int (*cuStreamCreate)(peerdma_cuda_stream *out, unsigned int flags);
 	int (*cuStreamDestroy)(peerdma_cuda_stream stream);
-	int (*cuStreamQuery)(peerdma_cuda_stream stream);
+	/* NULL: not in this driver. */
+	int (*cuStreamWriteValue32)(peerdma_cuda_stream stream,
+				    unsigned long long addr, uint32_t value,
+				    unsigned int flags);
 	int (*cuStreamSynchronize)(peerdma_cuda_stream stream);
 	int (*cuEventCreate)(peerdma_cuda_event *out, unsigned int flags);
 	int (*cuEventDestroy)(peerdma_cuda_event event);
@@ -129,6 +129,7 @@ struct peerdma {
 	/* Not guarded. */
 	struct peerdma_pool *pool;
 	atomic_uint busy_bounces;	/* in the hands of calls */
+	atomic_uint busy_lanes;
 	_Atomic uint64_t link_rate;	/* best seen, in bytes per microsecond */
 	struct peerdma_counters counters;
 };
@@ -189,16 +190,15 @@ void peerdma_pool_retract(struct peerdma *ctx, struct peerdma_job *job);
 #define PEERDMA_LANE_EVENTS	16
 /* Up to that much goes in one piece, without bounces and threads. */
 #define PEERDMA_SMALL_LEN	((size_t)64 << 10)
-/* Up to that much CUDA copies faster out of memory that is not pinned. */
-#define PEERDMA_TINY_LEN	((size_t)32 << 10)
 
 /* Used by one call at a time; idle ones are kept by the context. */
 struct peerdma_lane {
 	struct peerdma_lane *next;	/* in peerdma.lanes */
 	peerdma_cuda_context context;
 	peerdma_cuda_stream stream;
-	void *small;			/* PEERDMA_SMALL_LEN bytes, pinned */
-	char tiny[PEERDMA_TINY_LEN];	/* not pinned */
+	char *small;			/* PEERDMA_SMALL_LEN bytes, pinned */
+	volatile uint32_t *flag;	/* pinned; NULL: none */
+	uint32_t flag_value;		/* last one asked for */
 	peerdma_cuda_event events[PEERDMA_LANE_EVENTS];
 	uint64_t values[PEERDMA_LANE_EVENTS];
 	unsigned int head;		/* marks made */
@@ -217,6 +217,7 @@ int peerdma_lane_passed(struct peerdma *ctx, struct peerdma_lane *lane,
 			bool wait, uint64_t *out_value);
 int peerdma_lane_finish(struct peerdma *ctx, struct peerdma_lane *lane,
 			size_t len);
+int peerdma_lane_finish_soon(struct peerdma *ctx, struct peerdma_lane *lane);
 
 /* ---- stats.c --------------------------------------------------------------- */
 
@@ -344,7 +345,8 @@ int peerdma_staged_move(struct peerdma_transfer *transfer, uint64_t len,
 			uint64_t *counter);
 int peerdma_pump_move(struct peerdma_transfer *transfer, uint64_t len,
 		      uint64_t *counter);
-int peerdma_small_move(struct peerdma_transfer *transfer, size_t len);
+int peerdma_small_move(struct peerdma_transfer *transfer, size_t len,
+		       uint64_t *counter);
 
 /* ---- pci.c, sized.c ------------------------------------------------------ */
 

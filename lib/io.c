@@ -188,7 +188,7 @@ static int move_plainly(struct peerdma_transfer *t, uint64_t len)
 	if (t->file.write || t->file.unbuffered || t->buf->host)
 		return move_uncached(t, len);
 	if (t->buf->cuda && len <= PEERDMA_SMALL_LEN) {
-		part = peerdma_small_move(t, len);
+		part = peerdma_small_move(t, len, &t->result.bytes_cached);
 		if (part != PEERDMA_PART_REFUSED)
 			return part;
 	}

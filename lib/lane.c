@@ -12,8 +12,25 @@
 
 #define STREAM_NON_BLOCKING	1
 #define EVENT_DISABLE_TIMING	2
+#define WRITE_DEFAULT		0
+#define FLAG_LEN		64
+/* A small copy is done long before, unless the GPU is behind; nanoseconds. */
+#define SOON_NS			100000
 /* A sleep ends up to so much late, in nanoseconds. */
 #define SLEEP_ERROR		120000
+
+/* Without it small requests go as large ones do. */
+static void fill_small(const struct peerdma_cuda *cuda,
+		       struct peerdma_lane *lane)
+{
+	void *addr;
+
+	if (cuda->cuMemAllocHost(&addr, PEERDMA_SMALL_LEN + FLAG_LEN))
+		return;
+	lane->small = addr;
+	lane->flag = (void *)(lane->small + PEERDMA_SMALL_LEN);
+	*lane->flag = lane->flag_value;
+}
 
 static int lane_fill(const struct peerdma_cuda *cuda, struct peerdma_lane *lane)
 {
@@ -21,9 +38,8 @@ static int lane_fill(const struct peerdma_cuda *cuda, struct peerdma_lane *lane)
 	int result;
 
 	result = cuda->cuStreamCreate(&lane->stream, STREAM_NON_BLOCKING);
-	/* Without it small requests go as large ones do. */
-	if (!result && cuda->cuMemAllocHost(&lane->small, PEERDMA_SMALL_LEN))
-		lane->small = NULL;
+	if (!result)
+		fill_small(cuda, lane);
 	for (i = 0; !result && i < PEERDMA_LANE_EVENTS; i++)
 		result = cuda->cuEventCreate(&lane->events[i],
 					     EVENT_DISABLE_TIMING);
@@ -92,6 +108,7 @@ int peerdma_lane_get(struct peerdma *ctx, peerdma_cuda_context context,
 	}
 	lane->context = context;
 	lane->head = lane->tail = 0;
+	atomic_fetch_add(&ctx->busy_lanes, 1);
 	*out = lane;
 	return 0;
 }
@@ -106,6 +123,7 @@ void peerdma_lane_put(struct peerdma *ctx, struct peerdma_lane *lane)
 	peerdma_cuda_context context;
 
 	ctx->cuda.cuCtxPopCurrent(&context);
+	atomic_fetch_sub(&ctx->busy_lanes, 1);
 	pthread_mutex_lock(&ctx->lock);
 	lane->next = ctx->lanes;
 	ctx->lanes = lane;
@@ -264,4 +282,35 @@ int peerdma_lane_finish(struct peerdma *ctx, struct peerdma_lane *lane,
 	if (!result && len)
 		note_rate(ctx, len, nanoseconds() - start);
 	return peerdma_cuda_errno(result);
+}
+
+/**
+ * peerdma_lane_finish_soon() - wait for all copies of a lane, which are short
+ * @ctx: the context
+ * @lane: the lane, with small memory
+ *
+ * The GPU writes a word behind the copies, and the CPU watches it: that is sooner
+ * than what CUDA's own waiting takes. But it is one call more into CUDA, whose
+ * lock is for all of the process, so it is for a call that is alone.
+ *
+ * Return: 0 or a negative errno.
+ */
+int peerdma_lane_finish_soon(struct peerdma *ctx, struct peerdma_lane *lane)
+{
+	const struct peerdma_cuda *cuda = &ctx->cuda;
+	struct peerdma_spin spin;
+
+	if (!cuda->cuStreamWriteValue32 || atomic_load(&ctx->busy_lanes) > 1 ||
+	    cuda->cuStreamWriteValue32(lane->stream, (uintptr_t)lane->flag,
+				       lane->flag_value + 1, WRITE_DEFAULT))
+		return peerdma_lane_finish(ctx, lane, 0);
+	lane->flag_value++;
+	peerdma_spin_start(&spin, SOON_NS);
+	while (*lane->flag != lane->flag_value)
+		if (!peerdma_spin_on(&spin))
+			return peerdma_lane_finish(ctx, lane, 0);
+	/* What the GPU wrote before the word is there, too. */
+	atomic_thread_fence(memory_order_acquire);
+	lane->tail = lane->head;
+	return 0;
 }

@@ -1,72 +1,82 @@
 // SPDX-License-Identifier: MIT
 /*
- * A small read of what the page cache holds: one read(2), one copy, one wait.
- * Asking the page cache first would cost as much as reading it.
+ * Small requests and the page cache: one read(2), one copy, one wait, or the
+ * other way about. Asking the page cache first would cost as much as reading it.
+ *
+ * cuMemcpy() of memory that is not pinned returns sooner, but before the
+ * bytes have arrived: they would be there for work on the same stream, and not
+ * yet for another device.
  */
 #include <errno.h>
 
 #include "internal.h"
 
-/*
- * The shortest way there is. The thread's default stream waits for kernels on the
- * legacy one, as every cuMemcpy does: only where that has none.
- */
-static bool is_tiny(const struct peerdma_cuda *cuda, size_t len)
-{
-	return len <= PEERDMA_TINY_LEN && cuda->cuMemcpyHtoD_ptds &&
-	       !cuda->cuStreamQuery(NULL);
-}
-
+/* Return: 0 or a negative errno; nothing is under way then. */
 static int copy(struct peerdma_transfer *t, struct peerdma_lane *lane,
-		void *from, size_t len)
+		size_t len)
 {
 	struct peerdma *ctx = t->buf->ctx;
-	uint64_t to = t->buf->addr + t->buffer_offset + t->done;
+	uint64_t at = t->buf->addr + t->buffer_offset + t->done;
 	int err;
 
-	if (from == lane->tiny)
-		return peerdma_cuda_errno(
-			ctx->cuda.cuMemcpyHtoD_ptds(to, from, len));
-	err = peerdma_lane_copy(ctx, lane, to, from, len, false);
+	err = peerdma_lane_copy(ctx, lane, at, lane->small, len,
+				t->file.write);
+	return err ? err : peerdma_lane_finish_soon(ctx, lane);
+}
+
+static int read_small(struct peerdma_transfer *t, struct peerdma_lane *lane,
+		      size_t len, size_t *out_moved)
+{
+	if (peerdma_file_peek(&t->file, lane->small, t->file_offset + t->done,
+			      len, out_moved))
+		return PEERDMA_PART_REFUSED;
+	return *out_moved ? copy(t, lane, *out_moved) : 0;
+}
+
+static int write_small(struct peerdma_transfer *t, struct peerdma_lane *lane,
+		       size_t len, size_t *out_moved)
+{
+	int err = copy(t, lane, len);
+
+	*out_moved = 0;
 	if (err)
 		return err;
-	return peerdma_lane_finish(ctx, lane, 0);
+	return peerdma_file_store(&t->file, lane->small,
+				  t->file_offset + t->done, len, out_moved);
 }
 
 /**
- * peerdma_small_move() - read a small range out of the page cache
- * @t: a read into CUDA memory
+ * peerdma_small_move() - move a small range through the page cache
+ * @t: to or from CUDA memory; its file without O_DIRECT
  * @len: bytes, at most PEERDMA_SMALL_LEN
+ * @counter: of @t->result, where they count
  *
  * Return: PEERDMA_PART_DONE; PEERDMA_PART_SHORT; PEERDMA_PART_REFUSED: nothing
- * was moved, since not all is in the page cache; or a negative errno.
+ * was moved, since not all that is to be read is in the page cache; or a negative
+ * errno.
  */
-int peerdma_small_move(struct peerdma_transfer *t, size_t len)
+int peerdma_small_move(struct peerdma_transfer *t, size_t len,
+		       uint64_t *counter)
 {
 	struct peerdma *ctx = t->buf->ctx;
 	struct peerdma_lane *lane;
-	size_t moved;
-	void *from;
-	int err;
+	size_t moved = 0;
+	int part, err;
 
 	err = peerdma_lane_get(ctx, t->buf->pointer.context, &lane);
 	if (err)
 		return err;
-	from = is_tiny(&ctx->cuda, len) ? lane->tiny : lane->small;
-	err = from ? peerdma_file_peek(&t->file, from, t->file_offset + t->done,
-				       len, &moved) :
-		     -ENOMEM;
-	if (err) {
-		peerdma_lane_put(ctx, lane);
-		return PEERDMA_PART_REFUSED;
-	}
-	if (moved)
-		err = copy(t, lane, from, moved);
+	if (!lane->small)
+		part = PEERDMA_PART_REFUSED;
+	else if (t->file.write)
+		part = write_small(t, lane, len, &moved);
+	else
+		part = read_small(t, lane, len, &moved);
 	peerdma_lane_put(ctx, lane);
-	if (!err)
-		err = peerdma_transfer_advance(t, moved,
-					       &t->result.bytes_cached);
-	if (err)
-		return err;
+	if (part == PEERDMA_PART_REFUSED || (part && !t->file.write))
+		return part;
+	err = peerdma_transfer_advance(t, moved, counter);
+	if (part || err)
+		return part ? part : err;
 	return moved < len ? PEERDMA_PART_SHORT : PEERDMA_PART_DONE;
 }

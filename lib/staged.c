@@ -48,9 +48,17 @@ static int move_host(struct peerdma_transfer *t, uint64_t len,
 int peerdma_staged_move(struct peerdma_transfer *t, uint64_t len,
 			uint64_t *counter)
 {
+	int part;
+
 	if (!len)
 		return PEERDMA_PART_DONE;
 	if (t->buf->host && !t->file.unbuffered)
 		return move_host(t, len, counter);
+	if (t->buf->cuda && t->file.write && !t->file.unbuffered &&
+	    len <= PEERDMA_SMALL_LEN) {
+		part = peerdma_small_move(t, len, counter);
+		if (part != PEERDMA_PART_REFUSED)
+			return part;
+	}
 	return peerdma_pump_move(t, len, counter);
 }

@@ -16,8 +16,9 @@ struct fake_cuda {
 	int flush_options;
 	int fail_alloc_host;	/* cuMemAllocHost has no memory */
 	int fail_register;	/* cuMemHostRegister neither */
-	int busy;		/* the legacy default stream has kernels */
-	int tiny_copies;	/* by the thread's default stream */
+	int fail_write_value;	/* cuStreamWriteValue32 is not to be had */
+	int busy;		/* streams are far behind */
+	int waits;		/* by cuStreamSynchronize */
 	int allocations;
 	int host_allocations;
 	int contexts;		/* primary contexts retained */

@@ -548,23 +548,57 @@ static void small_reads_of_tmpfs_are_small_too(void **state)
 	close(fd);
 }
 
-/* What waits for nobody's kernels costs more, so it is for who has some. */
-static void tiny_reads_wait_for_no_kernel(void **state)
+static void read_and_compare(int fd, size_t len)
 {
-	int fd = open_file(O_RDONLY);
+	memset(memory, 0, len);
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, len), (ssize_t)len);
+	expect_cached(len, 0, 0);
+	assert_memory_equal(memory, content, len);
+}
+
+/* By a word that the GPU writes; else, or where it is late, by CUDA's waiting. */
+static void small_reads_wait_for_their_bytes(void **state)
+{
+	int fd = open_file(O_RDONLY), waits = fake_cuda.waits;
 
 	(void)state;
 	fake_kernel.resident = true;
-	memset(memory, 0, 8192);
-	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, 4096), 4096);
-	expect_cached(4096, 0, 0);
-	assert_int_equal(fake_cuda.tiny_copies, 1);
+	read_and_compare(fd, 4096);
+	read_and_compare(fd, 100);
+	assert_int_equal(fake_cuda.waits, waits);
 	fake_cuda.busy = 1;
-	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, 8192), 8192);
-	expect_cached(8192, 0, 0);
-	assert_int_equal(fake_cuda.tiny_copies, 1);
-	assert_memory_equal(memory, content, 8192);
+	read_and_compare(fd, 8192);
+	assert_int_equal(fake_cuda.waits, waits + 1);
 	fake_cuda.busy = 0;
+	fake_cuda.fail_write_value = 1;
+	read_and_compare(fd, 12288);
+	assert_int_equal(fake_cuda.waits, waits + 2);
+	fake_cuda.fail_write_value = 0;
+	read_and_compare(fd, 65536);
+	assert_int_equal(fake_cuda.waits, waits + 2);
+	close(fd);
+}
+
+static void small_writes_are_one_copy(void **state)
+{
+	int fd = open_file(O_RDWR), waits = fake_cuda.waits;
+	unsigned char *back = malloc(LEN);
+
+	(void)state;
+	memset(memory, 7, 65536);
+	memory[65535] = 8;
+	assert_int_equal(write_by(PEERDMA_PATH_STAGED, fd, 65536), 65536);
+	assert_int_equal(fake_cuda.waits, waits);
+	assert_int_equal(pread(fd, back, LEN, 0), LEN);
+	assert_memory_equal(back, memory, 65536);
+	assert_memory_equal(back + 65536, content + 65536, LEN - 65536);
+	fake_kernel.rw_errno = ENOSPC;
+	assert_int_equal(write_by(PEERDMA_PATH_STAGED, fd, 100), -ENOSPC);
+	assert_int_equal(result.bytes_staged, 0);
+	fake_kernel.rw_errno = 0;
+	memcpy(memory, content, 65536);
+	assert_int_equal(write_by(PEERDMA_PATH_STAGED, fd, 65536), 65536);
+	free(back);
 	close(fd);
 }
 
@@ -706,7 +740,8 @@ int main(void)
 		TEST(what_is_resident_comes_from_the_page_cache),
 		TEST(small_reads_take_what_is_there),
 		TEST(small_reads_of_tmpfs_are_small_too),
-		TEST(tiny_reads_wait_for_no_kernel),
+		TEST(small_reads_wait_for_their_bytes),
+		TEST(small_writes_are_one_copy),
 		TEST(errors_of_the_page_cache_count_exactly),
 		TEST(requests_are_summed_up),
 		TEST(check_answers_as_a_read_would),
