@@ -96,17 +96,13 @@ struct peerdma_bounce *peerdma_bounce_get(struct peerdma *ctx, bool cuda,
 	}
 	if (bounce || ctx->nr_bounces[cuda] >= TOTAL_MAX) {
 		pthread_mutex_unlock(&ctx->lock);
-		if (bounce)
-			atomic_fetch_add(&ctx->busy_bounces, 1);
 		return bounce;
 	}
 	ctx->nr_bounces[cuda]++;
 	pthread_mutex_unlock(&ctx->lock);
 	bounce = bounce_new(ctx, cuda);
-	if (bounce) {
-		atomic_fetch_add(&ctx->busy_bounces, 1);
+	if (bounce)
 		return bounce;
-	}
 	pthread_mutex_lock(&ctx->lock);
 	ctx->nr_bounces[cuda]--;
 	pthread_cond_signal(&ctx->bounce_idle);
@@ -121,7 +117,6 @@ struct peerdma_bounce *peerdma_bounce_get(struct peerdma *ctx, bool cuda,
  */
 void peerdma_bounce_put(struct peerdma *ctx, struct peerdma_bounce *bounce)
 {
-	atomic_fetch_sub(&ctx->busy_bounces, 1);
 	pthread_mutex_lock(&ctx->lock);
 	bounce->next = ctx->bounces;
 	ctx->bounces = bounce;

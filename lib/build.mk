@@ -4,7 +4,7 @@
 
 LIB_NAMES := bounce buffer check context copy cuda direct file io lane pci \
 	pool pump reason region residency sized small \
-	spin staged stats
+	spin staged stats stream
 LIB_OBJECTS := $(LIB_NAMES:%=$(O)/lib/%.o)
 LIB_CFLAGS := -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -fPIC -pthread \
 	-MMD -MP

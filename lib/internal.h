@@ -128,8 +128,7 @@ struct peerdma {
 	pthread_cond_t region_idle;
 	/* Not guarded. */
 	struct peerdma_pool *pool;
-	atomic_uint busy_bounces;	/* in the hands of calls */
-	atomic_uint busy_lanes;
+	atomic_uint busy_lanes;		/* in the hands of calls */
 	_Atomic uint64_t link_rate;	/* best seen, in bytes per microsecond */
 	struct peerdma_counters counters;
 };
@@ -277,6 +276,19 @@ int peerdma_file_peek(struct peerdma_file *file, void *dst, uint64_t offset,
 		      size_t len, size_t *out_moved);
 int peerdma_file_store(struct peerdma_file *file, const char *src,
 		       uint64_t offset, size_t len, size_t *out_moved);
+
+/* ---- stream.c: past the caches ------------------------------------------- */
+
+/* Elsewhere it would be one more copy. */
+#ifdef __x86_64__
+#define PEERDMA_STREAMS		true
+#else
+#define PEERDMA_STREAMS		false
+#endif
+#define PEERDMA_STREAM_LEN	((size_t)64 << 10)
+
+int peerdma_stream_load(struct peerdma_file *file, char *dst, uint64_t offset,
+			size_t len, char *scratch, size_t *out_moved);
 
 /* ---- residency.c: what the page cache holds ------------------------------- */
 

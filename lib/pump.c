@@ -16,8 +16,13 @@
 
 #include "internal.h"
 
+_Static_assert(PEERDMA_SMALL_LEN >= PEERDMA_STREAM_LEN,
+	       "a lane's small memory is its caller's scratch");
+
 #define PIECE_MIN	((size_t)32 << 10)
 #define PIECE_MAX	((size_t)512 << 10)
+/* Where copies follow close behind. */
+#define STREAM_PIECE_MAX	((size_t)128 << 10)
 /* Where the ring turns: rows of such copies lose least. */
 #define TURNING_PIECE	((size_t)1 << 20)
 /* Enough that all threads work and the first copy starts early. */
@@ -35,9 +40,8 @@
 /* With less to do for each of them, more of them only cost CPU time. */
 #define READER_MIN	((uint64_t)256 << 10)
 #define HELPERS_MIN	2
-#define CACHE_LINE	64
-/* With more of them in use, what was read leaves the caches by itself. */
-#define DEMOTED_MAX	4
+/* Of longer reads most has left the caches by itself before it is copied. */
+#define STREAMED_MAX	((uint64_t)64 << 20)
 /* A page-cached piece takes less than going to sleep and waking; nanoseconds. */
 #define AWAKE_NS	20000
 #define WRITERS		4
@@ -70,7 +74,7 @@ struct pump {
 	uint64_t written;		/* pieces that were counted */
 	bool gap;			/* a piece could not be written */
 	bool marks;			/* the ring or the caller needs to know */
-	bool demotes;			/* constant */
+	bool streams;			/* constant: reads go past the caches */
 	/* Guarded by lock. */
 	pthread_mutex_t lock;
 	pthread_cond_t room;		/* for helpers */
@@ -139,26 +143,8 @@ static bool claim(struct pump *p, bool wait, uint64_t *k)
 	return go;
 }
 
-/*
- * The GPU reads lines that are modified in a core's own cache at a third of the
- * link's speed, and holds up the core. So what was read for it is pushed out, by
- * cldemote, which processors that do not know it take for a nop.
- */
-static void demote(const char *addr, size_t len)
-{
-#ifdef __x86_64__
-	size_t at;
-
-	for (at = 0; at < len; at += CACHE_LINE)
-		__asm__ volatile(".byte 0x0f, 0x1c, 0x00" /* (%rax) */
-				 : : "a"(addr + at) : "memory");
-#else
-	(void)addr;
-	(void)len;
-#endif
-}
-
-static void move_piece(struct pump *p, uint64_t k)
+/* @scratch is PEERDMA_STREAM_LEN bytes of the thread's own, or NULL. */
+static void move_piece(struct pump *p, uint64_t k, char *scratch)
 {
 	struct peerdma_file *file = &p->transfer->file;
 	struct piece c = piece_at(p, k);
@@ -168,10 +154,11 @@ static void move_piece(struct pump *p, uint64_t k)
 
 	if (file->write)
 		err = peerdma_file_store(file, c.addr, c.offset, c.len, &moved);
+	else if (p->streams && scratch)
+		err = peerdma_stream_load(file, c.addr, c.offset, c.len,
+					  scratch, &moved);
 	else
 		err = peerdma_file_load(file, c.addr, c.offset, c.len, &moved);
-	if (p->demotes)
-		demote(c.addr, moved);
 	slot->moved = moved;
 	slot->err = err;
 	atomic_store(&slot->piece, k + 1);
@@ -192,10 +179,11 @@ static void move_piece(struct pump *p, uint64_t k)
 static void help(struct peerdma_job *job)
 {
 	struct pump *p = (struct pump *)job;
+	char scratch[PEERDMA_STREAM_LEN];
 	uint64_t k;
 
 	while (claim(p, true, &k))
-		move_piece(p, k);
+		move_piece(p, k, scratch);
 }
 
 static void open_until(struct pump *p, uint64_t piece)
@@ -220,7 +208,7 @@ static bool help_oneself(struct pump *p)
 
 	if (!claim(p, false, &k))
 		return false;
-	move_piece(p, k);
+	move_piece(p, k, p->lane ? p->lane->small : NULL);
 	return true;
 }
 
@@ -496,15 +484,17 @@ static size_t choose_piece(const struct pump *p, uint32_t align)
 {
 	const struct peerdma_file *file = &p->transfer->file;
 	uint64_t len = p->end - p->start;
-	size_t piece = PIECE_MIN;
+	size_t piece = PIECE_MIN, most = PIECE_MAX;
 
 	if (file->unbuffered)
 		piece = DRIVE_PIECE_MIN;
 	else if (file->write)
 		piece = WRITE_PIECE_MIN;
-	while (piece < PIECE_MAX && piece * PIECES_MIN < len)
+	if (p->streams)
+		most = STREAM_PIECE_MAX;
+	while (piece < most && piece * PIECES_MIN < len)
 		piece *= 2;
-	if (len > PEERDMA_BOUNCES * PEERDMA_BOUNCE_LEN)
+	if (!p->streams && len > PEERDMA_BOUNCES * PEERDMA_BOUNCE_LEN)
 		piece = TURNING_PIECE;
 	return piece < align ? align : piece;
 }
@@ -606,6 +596,8 @@ static void set_up(struct pump *p, struct peerdma_transfer *t, uint64_t len,
 	p->counter = counter;
 	p->start = t->file_offset + t->done;
 	p->end = p->start + len;
+	p->streams = PEERDMA_STREAMS && t->buf->cuda && !t->file.write &&
+		     !t->file.unbuffered && len <= STREAMED_MAX;
 	p->piece = choose_piece(p, t->file.align);
 	p->base = p->start & -(uint64_t)p->piece;
 	p->nr = (p->end - p->base + p->piece - 1) / p->piece;
@@ -637,8 +629,6 @@ int peerdma_pump_move(struct peerdma_transfer *t, uint64_t len,
 	p.marks = p.nr > p.ring || t->opts.progress;
 	if (buf->cuda)
 		err = peerdma_lane_get(buf->ctx, buf->pointer.context, &p.lane);
-	p.demotes = p.lane && !t->file.write && !t->file.unbuffered &&
-		    atomic_load(&buf->ctx->busy_bounces) <= DEMOTED_MAX;
 	if (!err)
 		err = run(&p);
 	if (p.lane)
