@@ -165,6 +165,7 @@ struct peerdma_spin {
 
 void peerdma_spin_start(struct peerdma_spin *spin, uint64_t ns);
 bool peerdma_spin_on(struct peerdma_spin *spin);
+void peerdma_spin_pause(unsigned int times);
 void peerdma_spin_mutex(pthread_mutex_t *lock);
 
 /* ---- pool.c: threads ------------------------------------------------------ */

@@ -35,13 +35,17 @@ _Static_assert(PEERDMA_SMALL_LEN >= PEERDMA_STREAM_LEN,
 /* Below that many pieces a caller is done before help comes. */
 #define HELPED_MIN	4
 /* Up to that many it works itself instead of waiting for others. */
-#define ALONE_MAX	16
+#define ALONE_MAX	32
 #define READERS		8
 /* With less to do for each of them, more of them only cost CPU time. */
 #define READER_MIN	((uint64_t)256 << 10)
 #define HELPERS_MIN	2
 /* Of longer reads most has left the caches by itself before it is copied. */
 #define STREAMED_MAX	((uint64_t)64 << 20)
+/* More than that in line gain nothing; what is read meanwhile goes together. */
+#define COPIES_MAX	2
+/* Looks away between two looks at the GPU, which cost everybody CUDA's lock. */
+#define PAUSES		16
 /* A page-cached piece takes less than going to sleep and waking; nanoseconds. */
 #define AWAKE_NS	20000
 #define WRITERS		4
@@ -73,7 +77,7 @@ struct pump {
 	uint64_t counted;		/* bytes that the transfer knows of */
 	uint64_t written;		/* pieces that were counted */
 	bool gap;			/* a piece could not be written */
-	bool marks;			/* the ring or the caller needs to know */
+	bool marks;			/* constant: a mark behind every copy */
 	bool streams;			/* constant: reads go past the caches */
 	/* Guarded by lock. */
 	pthread_mutex_t lock;
@@ -319,6 +323,11 @@ static int mark(struct pump *p, uint64_t bytes)
 	return err < 0 ? err : 0;
 }
 
+static bool copies_queue(const struct pump *p)
+{
+	return p->lane && p->lane->head - p->lane->tail >= COPIES_MAX;
+}
+
 /*
  * Copy the pieces that are there and adjacent in memory, in one go.
  *
@@ -341,6 +350,8 @@ static int copy_ready(struct pump *p, uint64_t *bytes)
 		file_err = slot->err;
 		k++;
 	}
+	if (k < p->nr && len == want && !file_err && copies_queue(p))
+		return PEERDMA_PART_DONE;
 	if (len) {
 		err = copy(p, &first, len);
 		if (err)
@@ -363,8 +374,12 @@ static int pass_time(struct pump *p)
 
 	if (err)
 		return err < 0 ? err : 0;
-	if (p->nr <= ALONE_MAX && help_oneself(p))
+	if ((p->streams || p->nr <= ALONE_MAX) && help_oneself(p))
 		return 0;
+	if (copies_queue(p)) {
+		peerdma_spin_pause(PAUSES);
+		return 0;
+	}
 	if (await_slot(p, p->copied) || help_oneself(p))
 		return 0;
 	err = settle_mark(p, true);
@@ -626,7 +641,7 @@ int peerdma_pump_move(struct peerdma_transfer *t, uint64_t len,
 	err = get_bounces(&p);
 	if (err)
 		goto destroy;
-	p.marks = p.nr > p.ring || t->opts.progress;
+	p.marks = p.nr > 1 || t->opts.progress;
 	if (buf->cuda)
 		err = peerdma_lane_get(buf->ctx, buf->pointer.context, &p.lane);
 	if (!err)

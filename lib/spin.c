@@ -53,6 +53,16 @@ bool peerdma_spin_on(struct peerdma_spin *spin)
 }
 
 /**
+ * peerdma_spin_pause() - leave what is waited for alone for a moment
+ * @times: of some 50 ns
+ */
+void peerdma_spin_pause(unsigned int times)
+{
+	while (times--)
+		relax();
+}
+
+/**
  * peerdma_spin_mutex() - set up a lock that is held for a moment at most
  * @lock: whoever finds it taken tries again before going to sleep
  */
