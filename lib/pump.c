@@ -28,7 +28,7 @@ _Static_assert(PEERDMA_SMALL_LEN >= PEERDMA_STREAM_LEN,
 /* Enough that all threads work and the first copy starts early. */
 #define PIECES_MIN	16
 /* One thread writes to the page cache, and needs no small pieces to share. */
-#define WRITE_PIECE_MIN	((size_t)256 << 10)
+#define WRITE_PIECE_MIN	((size_t)128 << 10)
 /* A drive has a cost for every request, and does several at a time. */
 #define DRIVE_PIECE_MIN	((size_t)512 << 10)
 #define SLOTS_MAX	256
@@ -411,7 +411,7 @@ static int read_side(struct pump *p)
 static int fetch(struct pump *p)
 {
 	struct piece first = piece_at(p, p->copied);
-	size_t limit = p->copied ? PEERDMA_BOUNCE_LEN / 2 : PIECE_MAX;
+	size_t limit = p->copied ? PEERDMA_BOUNCE_LEN / 2 : p->piece;
 	uint64_t from = bytes_until(p, p->copied), k = p->copied + 1;
 	int err;
 
