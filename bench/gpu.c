@@ -61,8 +61,8 @@ static const struct test_case cases[] = {
 
 static const char *const place_names[] = { "cached", "tmpfs", "disk" };
 
-/* O_DIRECT into, or out of, host memory: what the disk does by itself. */
-static ssize_t disk_move(struct caller *caller, const struct target *target,
+/* Into, or out of, host memory: what the disk, or the page cache, does alone. */
+static ssize_t host_move(struct caller *caller, const struct target *target,
 			 size_t len, uint64_t file_offset, size_t at)
 {
 	ssize_t n;
@@ -375,7 +375,7 @@ static bool is_wanted(const char *list, const char *name)
 
 static int run_cases(const struct options *options, FILE *json)
 {
-	const struct way disk = { "limit", way_limit.open, disk_move,
+	const struct way host = { "limit", way_limit.open, host_move,
 				  way_limit.close };
 	const struct way *ways[NR_WAYS] = { &way_limit, &way_plain,
 		&way_cufile, &way_peerdma, &way_registered };
@@ -392,7 +392,7 @@ static int run_cases(const struct options *options, FILE *json)
 		if (open_target(c, c->place == TMPFS ? options->tmpfs :
 						       options->file, &target))
 			continue;
-		ways[0] = c->place == DISK ? &disk : &way_limit;
+		ways[0] = c->place == DISK || c->write ? &host : &way_limit;
 		for (i = 0; i < NR_WAYS; i++)
 			outcomes[i].done = way_fits(c, ways[i]) &&
 				is_wanted(options->ways, ways[i]->name);

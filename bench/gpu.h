@@ -28,8 +28,6 @@ struct cuda {
 	int (*cuMemcpyDtoH)(void *dst, unsigned long long src, size_t len);
 	int (*cuMemcpyHtoDAsync)(unsigned long long dst, const void *src,
 				 size_t len, void *stream);
-	int (*cuMemcpyDtoHAsync)(void *dst, unsigned long long src, size_t len,
-				 void *stream);
 	int (*cuStreamCreate)(void **out, unsigned int flags);
 	int (*cuStreamSynchronize)(void *stream);
 };

@@ -32,7 +32,6 @@ static const struct {
 	CALL(cuMemcpyHtoD, "cuMemcpyHtoD_v2"),
 	CALL(cuMemcpyDtoH, "cuMemcpyDtoH_v2"),
 	CALL(cuMemcpyHtoDAsync, "cuMemcpyHtoDAsync_v2"),
-	CALL(cuMemcpyDtoHAsync, "cuMemcpyDtoHAsync_v2"),
 	CALL(cuStreamCreate, "cuStreamCreate"),
 	CALL(cuStreamSynchronize, "cuStreamSynchronize"),
 #undef CALL
@@ -90,7 +89,7 @@ int gpu_start(void)
 	return err;
 }
 
-/* ---- the limit: a copy out of, or into, memory that is pinned already ----- */
+/* ---- the limit of reads: a copy out of memory that is pinned already ------- */
 
 static int limit_open(const struct target *target)
 {
@@ -103,15 +102,10 @@ static ssize_t limit_move(struct caller *caller, const struct target *target,
 {
 	int result;
 
+	(void)target;
 	(void)file_offset;
-	if (target->write)
-		result = cuda.cuMemcpyDtoHAsync(caller->pinned + at,
-						caller->addr + at, len,
-						caller->stream);
-	else
-		result = cuda.cuMemcpyHtoDAsync(caller->addr + at,
-						caller->pinned + at, len,
-						caller->stream);
+	result = cuda.cuMemcpyHtoDAsync(caller->addr + at, caller->pinned + at,
+					len, caller->stream);
 	if (!result)
 		result = cuda.cuStreamSynchronize(caller->stream);
 	return result ? -EIO : (ssize_t)len;
