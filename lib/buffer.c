@@ -74,6 +74,7 @@ void peerdma_buffer_close(struct peerdma_buffer *buf)
 		ctx->cuda.cuStreamDestroy(buf->stream);
 	if (buf->window)
 		peerdma_buffer_unmap(buf, buf->window);
+	peerdma_pages_put(buf);
 	if (buf->fd >= 0)
 		close(buf->fd);
 	if (buf->owned)

@@ -2,8 +2,8 @@
 # libpeerdma: shared with a symbol map, and static. The caller sets O. A man page
 # is installed under each name that it documents.
 
-LIB_NAMES := bounce buffer check context copy cuda direct file io lane pci \
-	pool pump reason region residency sized small \
+LIB_NAMES := bounce buffer check context copy cuda direct file io lane pages \
+	pci pool pump reason region residency sized small \
 	spin staged stats stream
 LIB_OBJECTS := $(LIB_NAMES:%=$(O)/lib/%.o)
 LIB_CFLAGS := -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -fPIC -pthread \

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
  * The direct path: the drive's DMA into or out of the buffer itself. For device
- * memory that is FILE_IO of /dev/peerdma; for host memory it is what O_DIRECT
- * has always been.
+ * memory that is FILE_IO of /dev/peerdma, or where that knows no way an unbuffered
+ * read into its struct pages (pages.c); for host memory it is what O_DIRECT has
+ * always been.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -84,6 +85,27 @@ static int reason_of_reopen(int err)
 	}
 }
 
+/* The memory's alignment that every drive is content with. */
+#define PAGES_ALIGN	512
+
+/* FILE_IO refuses the drive; an ordinary read(2) into struct pages may not. */
+static int probe_pages(struct peerdma_buffer *buf, struct peerdma_file *file,
+		       struct peerdma_probe *probe)
+{
+	int err;
+
+	if (probe->reason != PEERDMA_REASON_STACKED ||
+	    !peerdma_pages_suit(file))
+		return 0;
+	err = peerdma_pages_get(buf, &probe->reason);
+	if (err || probe->reason)
+		return err;
+	probe->by_pages = true;
+	probe->align = file->align;
+	probe->memory_align = PAGES_ALIGN;
+	return 0;
+}
+
 static int probe_device(struct peerdma_buffer *buf, struct peerdma_file *file,
 			struct peerdma_probe *probe)
 {
@@ -100,7 +122,7 @@ static int probe_device(struct peerdma_buffer *buf, struct peerdma_file *file,
 		return 0;
 	}
 	probe->reason = reason_of_refusal(err, &io);
-	return probe->reason ? 0 : err;
+	return probe->reason ? probe_pages(buf, file, probe) : err;
 }
 
 /**
@@ -148,12 +170,14 @@ struct step {
 	int reason;		/* refused: why */
 };
 
-static int step_host(struct peerdma_transfer *t, struct step *step)
+/* @addr: where byte 0 of the buffer is in this process */
+static int step_mapped(struct peerdma_transfer *t, struct step *step,
+		       char *addr)
 {
-	char *addr = (char *)t->buf->host + step->buffer_offset;
 	int fd = t->file.direct_fd;
 	ssize_t n;
 
+	addr += step->buffer_offset;
 	if (t->file.write)
 		n = pwrite(fd, addr, step->len, step->file_offset);
 	else
@@ -165,6 +189,14 @@ static int step_host(struct peerdma_transfer *t, struct step *step)
 	if (errno == EINVAL)
 		step->reason = PEERDMA_REASON_MISALIGNED;
 	return -errno;
+}
+
+static int step_pages(struct peerdma_transfer *t, struct step *step)
+{
+	int err = step_mapped(t, step, t->buf->pages);
+
+	/* The range is the buffer's, so the buffer was revoked. */
+	return err == -EFAULT ? -ENODEV : err;
 }
 
 static int step_device(struct peerdma_transfer *t, struct step *step)
@@ -189,6 +221,15 @@ static int step_device(struct peerdma_transfer *t, struct step *step)
 		return 0;
 	step->reason = reason_of_refusal(err, &io);
 	return err;
+}
+
+static int take_step(struct peerdma_transfer *t, struct step *step)
+{
+	if (t->buf->host)
+		return step_mapped(t, step, t->buf->host);
+	if (t->probe.by_pages)
+		return step_pages(t, step);
+	return step_device(t, step);
 }
 
 static int advance(struct peerdma_transfer *t, const struct step *step)
@@ -243,8 +284,7 @@ static int move_steps(struct peerdma_transfer *t, uint64_t len)
 		if (step.len > limit)
 			step.len = limit;
 		start = milliseconds();
-		err = t->buf->host ? step_host(t, &step) :
-				     step_device(t, &step);
+		err = take_step(t, &step);
 		if (step.reason) {
 			peerdma_transfer_blame(t, step.reason);
 			return PEERDMA_PART_REFUSED;

@@ -239,8 +239,9 @@ struct peerdma_buffer {
 	int fd;				/* dma-buf or -1 */
 	int reason;			/* why fd is none, or no good */
 	uint64_t fd_offset;		/* of byte 0 within the dma-buf */
-	pthread_mutex_t lock;		/* guards window */
+	pthread_mutex_t lock;		/* guards window and pages */
 	void *window;			/* byte 0, for copies without CUDA */
+	char *pages;			/* byte 0 as struct pages; set once */
 };
 
 int peerdma_buffer_range(const struct peerdma_buffer *buf, uint64_t offset,
@@ -322,6 +323,7 @@ struct peerdma_probe {
 	uint32_t align;			/* of offset and length in the file */
 	uint32_t memory_align;		/* of the place in the dma-buf */
 	uint32_t drive;			/* PEERDMA_DEVICE() */
+	bool by_pages;			/* an ordinary read into struct pages */
 };
 
 struct peerdma_transfer {
@@ -360,6 +362,12 @@ int peerdma_pump_move(struct peerdma_transfer *transfer, uint64_t len,
 		      uint64_t *counter);
 int peerdma_small_move(struct peerdma_transfer *transfer, size_t len,
 		       uint64_t *counter);
+
+/* ---- pages.c: a buffer that drives take as RAM ----------------------------- */
+
+bool peerdma_pages_suit(const struct peerdma_file *file);
+int peerdma_pages_get(struct peerdma_buffer *buf, int *out_reason);
+void peerdma_pages_put(struct peerdma_buffer *buf);
 
 /* ---- pci.c, sized.c ------------------------------------------------------ */
 

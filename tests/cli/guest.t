@@ -31,6 +31,7 @@ report() {
 for kernel in "${kernels[@]}"; do
 	in_guest "$kernel" all --nvme 2 --nvme-size 1G \
 		--drive-opt throttling.bps-total=60000000
+	in_guest "$kernel" stacked --nvme 2 --nvme-size 512M
 done
 if tests_kernel latest; then
 	in_guest latest refused --cpu Skylake-Server
