@@ -125,6 +125,17 @@ static int probe_device(struct peerdma_buffer *buf, struct peerdma_file *file,
 	return probe->reason ? probe_pages(buf, file, probe) : err;
 }
 
+static void remember(struct peerdma_buffer *buf,
+		     const struct peerdma_file *file,
+		     const struct peerdma_probe *probe)
+{
+	pthread_mutex_lock(&buf->lock);
+	buf->known = *probe;
+	buf->dev = file->dev;
+	buf->ino = file->ino;
+	pthread_mutex_unlock(&buf->lock);
+}
+
 /**
  * peerdma_direct_probe() - may this file go straight to or from this buffer?
  * @buf: the buffer
@@ -136,7 +147,7 @@ static int probe_device(struct peerdma_buffer *buf, struct peerdma_file *file,
 int peerdma_direct_probe(struct peerdma_buffer *buf, struct peerdma_file *file,
 			 struct peerdma_probe *probe)
 {
-	int fd;
+	int err, fd;
 
 	*probe = (struct peerdma_probe){
 		.memory_align = 1,
@@ -157,7 +168,36 @@ int peerdma_direct_probe(struct peerdma_buffer *buf, struct peerdma_file *file,
 		probe->reason = reason_of_reopen(fd);
 		return probe->reason ? 0 : fd;
 	}
-	return probe_device(buf, file, probe);
+	err = probe_device(buf, file, probe);
+	if (!err && !probe->reason)
+		remember(buf, file, probe);
+	return err;
+}
+
+/**
+ * peerdma_direct_known() - the answer of an earlier peerdma_direct_probe()
+ * @buf: the buffer
+ * @file: the file
+ * @probe: the answer
+ *
+ * Who reads a file in small pieces asks the kernel once. An answer that is no
+ * longer true, or of another file that got the number, does no harm: FILE_IO
+ * decides each time anew, and what it refuses is staged.
+ *
+ * Return: true when the answer is yes; else it is to be asked for.
+ */
+bool peerdma_direct_known(struct peerdma_buffer *buf, struct peerdma_file *file,
+			  struct peerdma_probe *probe)
+{
+	bool known;
+
+	pthread_mutex_lock(&buf->lock);
+	known = buf->known.align && buf->dev == file->dev &&
+		buf->ino == file->ino;
+	if (known)
+		*probe = buf->known;
+	pthread_mutex_unlock(&buf->lock);
+	return known && peerdma_file_direct(file) >= 0;
 }
 
 /* What the next request is, and what became of it. */

@@ -226,6 +226,15 @@ void peerdma_stats_add(struct peerdma *ctx,
 
 /* ---- buffer.c, copy.c ---------------------------------------------------- */
 
+/* Whether a file can be moved directly, and between what. */
+struct peerdma_probe {
+	int reason;
+	uint32_t align;			/* of offset and length in the file */
+	uint32_t memory_align;		/* of the place in the dma-buf */
+	uint32_t drive;			/* PEERDMA_DEVICE() */
+	bool by_pages;			/* an ordinary read into struct pages */
+};
+
 struct peerdma_buffer {
 	struct peerdma *ctx;		/* holds a reference */
 	uint64_t len;
@@ -239,9 +248,12 @@ struct peerdma_buffer {
 	int fd;				/* dma-buf or -1 */
 	int reason;			/* why fd is none, or no good */
 	uint64_t fd_offset;		/* of byte 0 within the dma-buf */
-	pthread_mutex_t lock;		/* guards window and pages */
+	pthread_mutex_t lock;		/* guards what follows */
 	void *window;			/* byte 0, for copies without CUDA */
 	char *pages;			/* byte 0 as struct pages; set once */
+	struct peerdma_probe known;	/* for the file that is @dev and @ino */
+	dev_t dev;
+	ino_t ino;
 };
 
 int peerdma_buffer_range(const struct peerdma_buffer *buf, uint64_t offset,
@@ -317,15 +329,6 @@ enum peerdma_part {
 	PEERDMA_PART_REFUSED = 2,	/* the rest will not go this way */
 };
 
-/* Whether a file can be moved directly, and between what. */
-struct peerdma_probe {
-	int reason;
-	uint32_t align;			/* of offset and length in the file */
-	uint32_t memory_align;		/* of the place in the dma-buf */
-	uint32_t drive;			/* PEERDMA_DEVICE() */
-	bool by_pages;			/* an ordinary read into struct pages */
-};
-
 struct peerdma_transfer {
 	struct peerdma_buffer *buf;
 	struct peerdma_file file;
@@ -355,6 +358,8 @@ struct peerdma_split peerdma_split_range(uint64_t offset, uint64_t len,
 					 uint32_t align);
 int peerdma_direct_probe(struct peerdma_buffer *buf, struct peerdma_file *file,
 			 struct peerdma_probe *probe);
+bool peerdma_direct_known(struct peerdma_buffer *buf, struct peerdma_file *file,
+			  struct peerdma_probe *probe);
 int peerdma_direct_move(struct peerdma_transfer *transfer, uint64_t len);
 int peerdma_staged_move(struct peerdma_transfer *transfer, uint64_t len,
 			uint64_t *counter);

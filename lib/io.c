@@ -114,6 +114,8 @@ static int probe(struct peerdma_transfer *t)
 {
 	int err;
 
+	if (!t->probed)
+		t->probed = peerdma_direct_known(t->buf, &t->file, &t->probe);
 	if (t->probed)
 		return 0;
 	err = peerdma_direct_probe(t->buf, &t->file, &t->probe);

@@ -225,8 +225,10 @@ static int check_segment(const struct peerdma_file_segment *s, uint64_t start,
 
 static int io_failure(const struct peerdma_file_io *io)
 {
-	if (!io->nr_segments)
+	if (!io->nr_segments) {
+		fake_kernel.nr_probes++;
 		return fake_kernel.probe_errno;
+	}
 	__atomic_add_fetch(&fake_kernel.nr_file_io, 1, __ATOMIC_RELAXED);
 	if (fake_kernel.interrupts > 0) {
 		fake_kernel.interrupts--;

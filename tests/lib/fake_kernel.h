@@ -45,6 +45,7 @@ struct fake_kernel {
 	int open_errno;		/* of open(2) of what starts with ... */
 	const char *open_path;
 	int nr_file_io;		/* counted */
+	int nr_probes;		/* FILE_IO without segments, counted */
 };
 
 extern struct fake_kernel fake_kernel;

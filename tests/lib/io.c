@@ -170,10 +170,17 @@ static void askew_in_memory(void **state)
 	assert_int_equal(peerdma_read_opts(buf, fd, MIB, 0, 2, &opts, &result),
 			 MIB);
 	expect(0, MIB, PEERDMA_REASON_MISALIGNED, 0);
-	/* An older module only finds out on trying. */
+	close(fd);
+}
+
+/* It only finds out on trying. */
+static void askew_for_an_older_module(void **state)
+{
+	int fd = open_file(O_RDONLY | O_DIRECT);
+
+	(void)state;
 	fake_kernel.io_old = true;
-	memset(memory, 0, LEN);
-	assert_int_equal(peerdma_read_opts(buf, fd, MIB, 0, 2, &opts, &result),
+	assert_int_equal(peerdma_read_opts(buf, fd, MIB, 0, 2, NULL, &result),
 			 MIB);
 	expect(0, MIB, PEERDMA_REASON_MISALIGNED, 0);
 	assert_memory_equal(memory + 2, content, MIB);
@@ -186,6 +193,9 @@ static void a_failure_is_no_refusal(void **state)
 	int fd = open_file(O_RDONLY | O_DIRECT);
 
 	(void)state;
+	fake_kernel.probe_errno = ENODEV;
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, LEN), -ENODEV);
+	fake_kernel.probe_errno = 0;
 	fake_kernel.io_limit = MIB;
 	fake_kernel.io_errno = EIO;
 	fake_kernel.io_skip = 3;
@@ -193,8 +203,23 @@ static void a_failure_is_no_refusal(void **state)
 	expect(3 * MIB, 0, 0, -EIO);
 	fake_kernel.io_skip = 0;
 	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, LEN), -EIO);
-	fake_kernel.probe_errno = ENODEV;
-	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, LEN), -ENODEV);
+	close(fd);
+}
+
+static void the_kernel_is_asked_once(void **state)
+{
+	int fd = open_file(O_RDONLY | O_DIRECT);
+	int i;
+
+	(void)state;
+	for (i = 0; i < 4; i++)
+		assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, MIB), MIB);
+	assert_int_equal(fake_kernel.nr_probes, 1);
+	/* What is no longer true is found out. */
+	fake_kernel.io_errno = EMEDIUMTYPE;
+	fake_kernel.io_reason = PEERDMA_REASON_NO_DIRECT_IO;
+	assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, MIB), MIB);
+	expect(0, MIB, PEERDMA_REASON_NO_DIRECT_IO, 0);
 	close(fd);
 }
 
@@ -724,6 +749,8 @@ int main(void)
 		TEST(the_kernel_refuses_the_pair),
 		TEST(the_kernel_changes_its_mind),
 		TEST(askew_in_memory),
+		TEST(askew_for_an_older_module),
+		TEST(the_kernel_is_asked_once),
 		TEST(a_failure_is_no_refusal),
 		TEST(signals_do_not_end_it),
 		TEST(copied_bytes_are_not_called_direct),
