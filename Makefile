@@ -104,6 +104,7 @@ quick: lab
 bench: lab
 	$(Q)bench/run
 	$(Q)bench/run-pin
+	$(Q)bench/run-engine
 
 .PHONY: check
 check: lab

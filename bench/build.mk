@@ -11,6 +11,15 @@ $(GUEST_BENCHES): $(O)/%: %.c $(TEST_SHARED)
 
 -include $(GUEST_BENCHES:=.d)
 
+$(O)/bench/engine: bench/engine.c $(O)/lib/libpeerdma.a
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(TEST_CFLAGS) -Ilib \
+		$(LDFLAGS) -o $@ $^ -ldl -lpthread
+
+TEST_TARGETS += $(O)/bench/engine
+-include $(O)/bench/engine.d
+
 # With gcc alone, and without the lab: for a machine that has a GPU.
 GPU_BENCH := $(O)/bench/gpu
 
