@@ -49,6 +49,13 @@ static inline void vm_flags_set(struct vm_area_struct *vma, vm_flags_t flags)
 }
 #endif
 
+/* vmf_insert_mixed takes a plain PFN: since 6.17; drop with 6.17. */
+#ifdef PEERDMA_HAVE_PFN_T
+#include <linux/pfn_t.h>
+#define vmf_insert_mixed(vma, addr, pfn)	\
+	vmf_insert_mixed(vma, addr, __pfn_to_pfn_t(pfn, PFN_DEV))
+#endif
+
 /* get_dev_pagemap takes one argument: since 6.18; drop with 6.18. */
 #ifndef PEERDMA_HAVE_GET_DEV_PAGEMAP_1
 #define get_dev_pagemap(pfn)	get_dev_pagemap(pfn, NULL)

@@ -6,6 +6,12 @@
  * is touched, and there is one place that inserts. PFNs and not pages, so that
  * the kernel takes no reference that could outlive the pin; pages_map.c's mappings
  * are filled here too, and are the other kind.
+ *
+ * The mapping is VM_MIXEDMAP and not VM_PFNMAP. Nothing of mm/ treats the two
+ * differently here: each entry is special, so that it has no page for anybody even
+ * where the memory has struct pages, and VM_IO refuses whoever pins. But VFIO's
+ * type 1 takes PFNs that it cannot pin out of VM_PFNMAP mappings, maps them for
+ * its device and is told of no end.
  */
 #include <linux/mm.h>
 
@@ -52,8 +58,8 @@ static vm_fault_t insert_around(struct vm_area_struct *vma,
 		if (offset >= extent->offset + extent->len)
 			extent++;
 		pfn = PHYS_PFN(extent->phys + offset - extent->offset);
-		if (vma->vm_flags & VM_PFNMAP)
-			got = vmf_insert_pfn(vma, addr, pfn);
+		if (vma->vm_flags & VM_IO)
+			got = vmf_insert_mixed(vma, addr, pfn);
 		else
 			got = vmf_insert_page(vma, addr, pfn_to_page(pfn));
 		if (addr == fault)
@@ -165,7 +171,7 @@ int peerdma_cpu_map(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 	if (!(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;
 
-	vm_flags_set(vma, VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP |
+	vm_flags_set(vma, VM_IO | VM_MIXEDMAP | VM_DONTEXPAND | VM_DONTDUMP |
 			  VM_DONTCOPY);
 	vma->vm_page_prot = peerdma_caching_prot(dmabuf->priv,
 						 vma->vm_page_prot);

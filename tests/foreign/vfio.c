@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * FILE_IO with what vfio-pci exports, and what vfio and iommufd make of ours.
+ * FILE_IO with what vfio-pci exports, and what iommufd makes of our dma-bufs.
  *
  * usage: vfio DEVICE FILE [CASE...], as root: DEVICE is the PCI address of an
  * ivshmem card that vfio-pci drives, behind an IOMMU; FILE is on a file system
@@ -230,36 +230,11 @@ static void test_iommufd(void)
 	t_buffer_drop(&buffer);
 }
 
-/* Type 1 looks pages up that it cannot pin, and is told of no end. */
-static void test_type1(void)
-{
-	struct vfio_iommu_type1_dma_map map = {
-		.argsz = sizeof(map),
-		.flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
-		.iova = 1ull << 32,
-		.size = LEN,
-	};
-	struct t_buffer buffer;
-	void *mapped;
-
-	t_buffer_make(&buffer, dev, LEN);
-	mapped = mmap(NULL, LEN, PROT_READ | PROT_WRITE, MAP_SHARED, buffer.fd,
-		      0);
-	t_need(mapped != MAP_FAILED, "a buffer of ours is mapped");
-	map.vaddr = (uintptr_t)mapped;
-	t_note("type 1 answers %s", t_errno_name(ioctl(container,
-						       VFIO_IOMMU_MAP_DMA,
-						       &map) ? -errno : 0));
-	munmap(mapped, LEN);
-	t_buffer_drop(&buffer);
-}
-
 static const struct t_case cases[] = {
 	{ "contents", test_contents },
 	{ "regular file", test_regular_file },
 	{ "taken back", test_taken_back },
 	{ "iommufd", test_iommufd },
-	{ "type 1", test_type1 },
 };
 
 static void all_gone(void)
