@@ -250,6 +250,26 @@ static int pages_check(struct peerdma_buffer *buffer,
 }
 
 /*
+ * The kernel marks a device's pages as reserved until somebody puts them into
+ * service, which for these nobody does but us. VFIO's type 1 pins such pages like
+ * others, takes them for no pages when it lets go, and so would hold them for ever.
+ */
+static void pages_put_in_service(const struct peerdma_buffer *buffer)
+{
+	u32 i;
+
+	for (i = 0; i < buffer->nr_extents; i++) {
+		const struct peerdma_extent *extent = &buffer->extents[i];
+		struct page *page = pfn_to_page(PHYS_PFN(extent->phys));
+		u64 n;
+
+		for (n = 0; n < PHYS_PFN(extent->len); n++)
+			ClearPageReserved(page + n);
+		cond_resched();
+	}
+}
+
+/*
  * Consumes the reference to @buffer, and its use, when it succeeds. The file gets
  * the address space of the dma-buf, so that a revocation finds its mappings where
  * it finds those of the dma-buf.
@@ -306,6 +326,7 @@ static struct file *page_map_open(struct peerdma_buffer *buffer,
 	ret = pages_check(buffer, arg, &write_combined);
 	if (ret)
 		return ERR_PTR(ret);
+	pages_put_in_service(buffer);
 	return page_map_create(buffer, write_combined);
 }
 
