@@ -669,9 +669,9 @@ struct peerdma_map_device {
  * mmap() of @out_fd, MAP_SHARED only, has the offsets of the dma-buf. The mapping
  * is used as RAM is: by the CPU, write-combined, and as the memory of read(2) and
  * write(2) with O_DIRECT, readv(2), libaio, io_uring, its registered buffers
- * (where the kernel takes mappings of files for them), vmsplice(2). A device then
- * moves the data itself. A child does not inherit the mapping, and it does not
- * grow.
+ * (where the kernel takes mappings of files for them), vmsplice(2), VFIO, RDMA. A
+ * device then moves the data itself. A child does not inherit the mapping, and it
+ * does not grow.
  *
  * Whoever holds a page (a request in flight, a registered buffer) holds the pin,
  * also when all descriptors and mappings are closed and when the memory's owner
