@@ -19,7 +19,8 @@
  * @attachment: the importing device; not PCI devices do not reach a BAR
  *
  * Return: 0, -EREMOTEIO when there is no way from the device to the memory,
- * -EOPNOTSUPP when the buffer is revocable and the importer cannot let go.
+ * -EOPNOTSUPP when the buffer is revocable and the importer cannot let go, or when
+ * the importer says that it takes no memory of devices. A static one cannot say.
  */
 int peerdma_device_attach(struct dma_buf *dmabuf,
 			  struct dma_buf_attachment *attachment)
@@ -33,6 +34,8 @@ int peerdma_device_attach(struct dma_buf *dmabuf,
 		return -EOPNOTSUPP;
 	if (peerdma_buffer_is_ram(buffer))
 		goto count;
+	if (attachment->importer_ops && !attachment->peer2peer)
+		return -EOPNOTSUPP;
 	if (!dev_is_pci(attachment->dev))
 		return -EREMOTEIO;
 	peerdma_path_find(to_pci_dev(attachment->dev), buffer->pdev,
@@ -132,6 +135,24 @@ static void unmap_extents(struct device *dev, struct sg_table *sgt,
 	}
 }
 
+/*
+ * Was any of it mapped to another place, from where it would have to be copied? An
+ * IOMMU takes whole pages as they are, and the question is for those without.
+ */
+static bool table_bounces(struct device *dev, struct sg_table *sgt)
+{
+	struct scatterlist *sg;
+	int i;
+
+	if (peerdma_device_translated(dev))
+		return false;
+	for_each_sgtable_dma_sg(sgt, sg, i)
+		if (dma_need_sync(dev, sg_dma_address(sg)))
+			return true;
+	return false;
+}
+
+/* Nobody copies for a dma-buf that stays mapped, so what bounces is refused. */
 static int map_ram(struct device *dev, struct sg_table *sgt,
 		   const struct peerdma_buffer *buffer,
 		   enum dma_data_direction dir)
@@ -147,8 +168,13 @@ static int map_ram(struct device *dev, struct sg_table *sgt,
 		return ret;
 	ret = dma_map_sgtable(dev, sgt, dir, 0);
 	if (ret)
-		sg_free_table(sgt);
-	return ret ? -EIO : 0;
+		goto free_table;
+	if (!table_bounces(dev, sgt))
+		return 0;
+	dma_unmap_sgtable(dev, sgt, dir, DMA_ATTR_SKIP_CPU_SYNC);
+free_table:
+	sg_free_table(sgt);
+	return -EIO;
 }
 
 static int table_alloc(const struct peerdma_buffer *buffer,

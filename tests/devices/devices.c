@@ -566,6 +566,11 @@ static void *take_back_run(void *data)
 	return (void *)(long)t_revoke(dev, rig->pin.out_fd);
 }
 
+static int child_revokes(void *data)
+{
+	return t_revoke(dev, *(int *)data) == 0 ? 0 : 1;
+}
+
 static bool revoked(int buffer)
 {
 	struct peerdma_query query = {
@@ -582,12 +587,21 @@ static void static_importer(void)
 {
 	pthread_t thread;
 	struct rig rig;
+	pid_t child;
 	void *ret;
+	int status;
 
 	static_attach(true);
 	rig_start(&rig, "waited", 0);
-	pthread_create(&thread, NULL, take_back_run, &rig);
+	fflush(stdout);
+	child = fork();
+	if (!child)
+		_exit(child_revokes(&rig.pin.out_fd));
 	t_ok(t_wait_for(revoked(rig.pin.out_fd)), "REVOKE has begun");
+	t_is(waitpid(child, &status, WNOHANG), 0, "and waits");
+	kill(child, SIGKILL);
+	t_is(waitpid(child, &status, 0), child, "until it is killed");
+	pthread_create(&thread, NULL, take_back_run, &rig);
 	t_is(t_counter("device_maps"), 1, "the importer has its mapping");
 	t_ok(t_gpu_counter("pinned") > 0, "and the memory is still there");
 	rig.looper.stop = true;

@@ -66,6 +66,7 @@ card() {
 }
 
 for kernel in "${kernels[@]}"; do
+	card "$kernel" none 28
 	for iommu in none intel virtio; do
 		card "$kernel" "$iommu" 32
 	done

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Which drivers may attach to a buffer and which may not, and the caller's own memory
+ * in their hands: by DMA, and by its struct pages.
+ *
+ * usage: importers BITS [CASE]..., BITS being the card's address lines
+ */
+#define _GNU_SOURCE
+#include "importer/t_importer.h"
+#include "t_card.h"
+#include "../t_pin.h"
+
+#define PAGE	4096u
+#define GPU_PAGE	65536u
+#define LEN	(5u * GPU_PAGE)
+#define FILL	0xee
+
+static int dev;
+
+static uint32_t card_number(void)
+{
+	unsigned int domain, bus, slot, fn;
+
+	t_need(sscanf(t_card_address(), "%x:%x:%x.%x", &domain, &bus, &slot,
+		      &fn) == 4, "the card has an address");
+	return PEERDMA_DEVICE(domain, bus, slot, fn);
+}
+
+static int importer_open(void)
+{
+	int fd = open("/dev/t_importer", O_RDWR | O_CLOEXEC);
+
+	t_need(fd >= 0, "the importer opens");
+	return fd;
+}
+
+static int attach(int importer, int buffer, uint32_t flags, uint32_t device)
+{
+	struct t_import arg = {
+		.fd = buffer, .flags = flags, .device = device,
+	};
+
+	return ioctl(importer, T_IMPORT, &arg) ? -errno : 0;
+}
+
+/* As attach(), of the card; nothing stays. */
+static int tried(int buffer, uint32_t flags, uint32_t device)
+{
+	int importer = importer_open();
+	int ret = attach(importer, buffer, flags, device);
+
+	close(importer);
+	return ret;
+}
+
+static int map_attached(int importer)
+{
+	return ioctl(importer, T_IMPORT_MAP) ? -errno : 0;
+}
+
+static bool copied(int importer, struct t_copy *copy)
+{
+	int ret = ioctl(importer, T_IMPORT_COPY, copy) ? -errno : 0;
+
+	if (ret != -EOPNOTSUPP)
+		return t_result(ret, 0, "it looks for pages");
+	t_skip("pages", "this kernel shows importers none");
+	return false;
+}
+
+static int own_memory(void *at, size_t len)
+{
+	struct peerdma_pin pin = {
+		.provider = "user", .addr = (uintptr_t)at, .len = len,
+	};
+	int fd = t_pin_range(dev, &pin);
+
+	if (fd < 0)
+		t_need(false, "own memory is pinned: %s", t_errno_name(fd));
+	return fd;
+}
+
+static void importers(void)
+{
+	uint64_t ptr = t_gpu_alloc(GPU_PAGE);
+	uint32_t card = card_number(), none = PEERDMA_DEVICE_NONE;
+	struct peerdma_pin pin, revocable;
+	void *ram = t_ram(LEN);
+	int own = own_memory(ram, LEN), importer = importer_open();
+	struct t_copy copy = { .to = (uintptr_t)ram, .len = PAGE };
+
+	t_need(t_pin(dev, ptr, GPU_PAGE, 0, &pin) >= 0 &&
+	       t_pin(dev, ptr, GPU_PAGE, PEERDMA_PIN_REVOCABLE, &revocable) >= 0,
+	       "GPU memory is pinned, for good and revocably");
+	t_result(tried(pin.out_fd, 0, card), 0, "one that can let go");
+	t_result(tried(pin.out_fd, T_IMPORT_STATIC, card), 0,
+		 "one that cannot");
+	t_result(tried(pin.out_fd, T_IMPORT_RAM, card), -EOPNOTSUPP,
+		 "one that takes no memory of devices");
+	t_result(tried(pin.out_fd, 0, none), -EREMOTEIO,
+		 "a device that is no PCI function");
+	t_result(tried(revocable.out_fd, 0, card), 0,
+		 "revocable: one that can let go");
+	t_result(tried(revocable.out_fd, T_IMPORT_STATIC, card), -EOPNOTSUPP,
+		 "revocable: one that cannot");
+	t_result(tried(revocable.out_fd, T_IMPORT_RAM, card), -EOPNOTSUPP,
+		 "revocable: one that takes no memory of devices");
+	t_result(tried(own, 0, card), 0, "own memory: one that can let go");
+	t_result(tried(own, T_IMPORT_STATIC, card), 0,
+		 "own memory: one that cannot");
+	t_result(tried(own, T_IMPORT_RAM, card), 0,
+		 "own memory: one that takes no memory of devices");
+	t_result(tried(own, T_IMPORT_RAM, none), 0,
+		 "own memory: a device that is no PCI function");
+	t_result(attach(importer, pin.out_fd, 0, card), 0, "again");
+	t_result(map_attached(importer), 0, "it maps");
+	if (copied(importer, &copy))
+		t_is(copy.out_pages, 0, "and finds no pages");
+	close(importer);
+	close(own);
+	close(revocable.out_fd);
+	close(pin.out_fd);
+	munmap(ram, LEN);
+	t_gpu_free(ptr);
+}
+
+/* As those drivers see it who take it for RAM: its pages are its bytes. */
+static void own_pages(unsigned char *ram, int own)
+{
+	unsigned char *got = t_ram(LEN);
+	struct t_copy copy = { .to = (uintptr_t)got, .len = LEN };
+	int importer = importer_open();
+
+	t_result(attach(importer, own, T_IMPORT_STATIC, PEERDMA_DEVICE_NONE),
+		 0, "a driver attaches");
+	t_result(map_attached(importer), 0, "it maps");
+	t_is(t_counter("device_maps"), 1, "which is counted");
+	if (copied(importer, &copy)) {
+		t_is(copy.out_pages, copy.out_entries, "there are pages");
+		t_is(copy.len, LEN, "of all of it");
+		t_same(got, ram, LEN, "and it has the bytes");
+	}
+	close(importer);
+	munmap(got, LEN);
+}
+
+/* The caller's own memory, by DMA and by its pages. */
+static void own_memory_both_ways(void)
+{
+	unsigned char *ram = t_ram(LEN), block[PAGE];
+	int own, card = t_card_open();
+
+	t_fill(ram, LEN, 1);
+	own = own_memory(ram, LEN);
+	own_pages(ram, own);
+	t_result(t_card_attach(card, own), 0, "the card is attached");
+	t_result(t_card_read(card, block, PAGE, 3 * PAGE), PAGE, "it reads");
+	t_same(block, ram + 3 * PAGE, PAGE, "and has the bytes");
+	t_fill(block, PAGE, 2);
+	t_result(t_card_write(card, block, PAGE, LEN - PAGE), PAGE,
+		 "it writes");
+	t_same(ram + LEN - PAGE, block, PAGE, "and they are there");
+	close(own);
+	memset(block, 0, PAGE);
+	t_result(t_card_read(card, block, PAGE, 0), PAGE,
+		 "the attachment keeps the memory");
+	t_same(block, ram, PAGE, "which is the same");
+	close(card);
+	munmap(ram, LEN);
+}
+
+/* Memory that the card does not reach would be copied, and never be right. */
+static void own_memory_bounced(void)
+{
+	size_t len = 8 << 20;
+	void *ram = t_ram(len);
+	int own, card = t_card_open();
+	unsigned char byte = 1;
+
+	memset(ram, FILL, len);
+	own = own_memory(ram, len);
+	t_result(t_card_attach(card, own), 0, "the card is attached");
+	t_result(t_card_write(card, &byte, 1, 0), -EIO, "and does not map");
+	t_is(t_counter("device_maps"), 0, "nothing is mapped");
+	close(card);
+	close(own);
+	munmap(ram, len);
+}
+
+static const struct t_case reachable[] = {
+	{ "importers", importers },
+	{ "own memory", own_memory_both_ways },
+};
+
+static const struct t_case unreachable[] = {
+	{ "own memory", own_memory_both_ways },
+};
+
+static const struct t_case narrow[] = {
+	{ "own memory, bounced", own_memory_bounced },
+};
+
+int main(int argc, char **argv)
+{
+	bool translated = strcmp(getenv("PEERDMA_IOMMU"), "none");
+	int bits;
+
+	if (argc < 2)
+		return 2;
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	bits = atoi(argv[1]);
+	t_gpu_init();
+	dev = t_device_open();
+	argc--;
+	argv++;
+	if (!translated && bits < 32)
+		return T_RUN(narrow, t_nothing_left);
+	if (!translated && bits == 32)
+		return T_RUN(unreachable, t_nothing_left);
+	return T_RUN(reachable, t_nothing_left);
+}
