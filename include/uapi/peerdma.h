@@ -355,7 +355,8 @@ struct peerdma_segment {
  *	read back from the page tables when they were first touched; 0 before.
  *	What the device's driver has chosen for the same memory overrides what
  *	was asked for.
- * @reserved2: must be 0
+ * @out_page_maps: descriptors of PAGES that keep the memory: open, or closed while
+ *	somebody holds a page
  *
  * Errors: E2BIG, EOPNOTSUPP, EBADF, EINVAL (not a dma-buf), EPERM, EMSGSIZE,
  * EFAULT, ENODEV.
@@ -374,7 +375,7 @@ struct peerdma_query {
 	__u32 out_device;
 	__u32 reserved;
 	__u32 out_caching;
-	__u32 reserved2;
+	__u32 out_page_maps;
 };
 
 #define PEERDMA_QUERY	_IO(PEERDMA_IOCTL_TYPE, PEERDMA_NR_QUERY)

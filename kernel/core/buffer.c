@@ -635,6 +635,8 @@ static int query_own(const struct peerdma_buffer *buffer,
 	if (buffer->pdev)
 		query->out_device = peerdma_device_number(buffer->pdev);
 	query->out_caching = atomic_read(&buffer->caching_seen);
+	query->out_page_maps =
+		atomic_read(&buffer->uses[PEERDMA_COUNT_PAGE_MAPS]);
 	return ret;
 }
 
@@ -649,6 +651,7 @@ static void query_foreign(const struct dma_buf *dmabuf,
 	query->out_len = dmabuf->size;
 	query->out_page_size = PAGE_SIZE;
 	query->out_caching = 0;
+	query->out_page_maps = 0;
 	query->out_state = PEERDMA_BUFFER_FOREIGN;
 	if (!(dmabuf->file->f_mode & FMODE_WRITE))
 		query->out_state |= PEERDMA_BUFFER_READ_ONLY;
@@ -669,7 +672,7 @@ int peerdma_query_ioctl(struct peerdma_call *call)
 	struct dma_buf *dmabuf;
 	int ret = 0;
 
-	if (query->flags || query->reserved || query->reserved2)
+	if (query->flags || query->reserved)
 		return -EOPNOTSUPP;
 	if (query->nr_segments && !raw)
 		return -EPERM;

@@ -65,7 +65,7 @@ struct peerdma_pages;
  *	some seconds after the last use
  * @PEERDMA_COUNT_PAGE_MAPS: page maps, with those that are closed and held
  * @PEERDMA_COUNT_HELD_PAGE_MAPS: those that keep memory only because somebody
- *	holds a page: closed, or of a revoked buffer; as last polled
+ *	holds a page: closed, or of a revoked buffer
  * @PEERDMA_NR_COUNTERS: how many counters there are
  */
 enum peerdma_counter {
@@ -261,7 +261,7 @@ enum peerdma_end {
  * @owner: the process that pinned; counted
  * @owner_uid: its user then
  * @owner_comm: its name then
- * @uses: by enum peerdma_counter, from CPU_MAPS to FILE_IOS: this buffer's part
+ * @uses: by enum peerdma_counter: this buffer's part of what counts uses
  *
  * Owner: the dma-buf. Born in PIN, published by installing its descriptor. The
  * pin dies in dma_buf_ops.release, when no descriptor, mapping, attachment or

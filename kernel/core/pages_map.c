@@ -31,6 +31,7 @@
  * @write_combined: how the pages' memory is reserved, and so to be mapped
  * @closed: no descriptor and no mapping is left
  * @using: counts among the buffer's users
+ * @held: somebody holds a page, and only therefore the memory is kept
  * @extent: pages of extents before this one are held by nobody, see pages_held()
  * @page: likewise, of that extent
  *
@@ -43,6 +44,7 @@ struct page_map {
 	bool write_combined;
 	bool closed;
 	bool using;
+	bool held;
 	u32 extent;
 	u64 page;
 };
@@ -83,6 +85,13 @@ static bool buffer_is_dead(struct peerdma_buffer *buffer)
 	return dead;
 }
 
+static void page_map_set_held(struct page_map *map, bool held)
+{
+	peerdma_buffer_count(map->buffer, PEERDMA_COUNT_HELD_PAGE_MAPS,
+			     held - map->held);
+	map->held = held;
+}
+
 /*
  * End a page map that was closed, or its use of a revoked buffer, if nobody
  * holds a page. True when somebody does, and is to be waited for.
@@ -95,7 +104,8 @@ static bool page_map_settle(struct page_map *map)
 	if (map->using) {
 		if (!map->closed && !buffer_is_dead(buffer))
 			return false;
-		if (pages_held(map))
+		page_map_set_held(map, pages_held(map));
+		if (map->held)
 			return true;
 		map->using = false;
 		peerdma_buffer_unuse(buffer);
@@ -105,7 +115,7 @@ static bool page_map_settle(struct page_map *map)
 
 	list_del(&map->list);
 	kfree(map);
-	peerdma_count(PEERDMA_COUNT_PAGE_MAPS, -1);
+	peerdma_buffer_count(buffer, PEERDMA_COUNT_PAGE_MAPS, -1);
 	peerdma_buffer_put(buffer);
 	return false;
 }
@@ -117,12 +127,11 @@ static bool page_map_settle(struct page_map *map)
 void peerdma_page_maps_poll(struct work_struct *work)
 {
 	struct page_map *map, *next;
-	s64 held = 0;
+	bool held = false;
 
 	mutex_lock(&peerdma.page_maps_lock);
 	list_for_each_entry_safe(map, next, &peerdma.page_maps, list)
-		held += page_map_settle(map);
-	atomic64_set(&peerdma.counters[PEERDMA_COUNT_HELD_PAGE_MAPS], held);
+		held |= page_map_settle(map);
 	mutex_unlock(&peerdma.page_maps_lock);
 	if (held)
 		schedule_delayed_work(&peerdma.page_maps_poll, POLL_TIME);
@@ -293,7 +302,7 @@ static struct file *page_map_create(struct peerdma_buffer *buffer,
 		return file;
 	}
 	file->f_mapping = buffer->inode->i_mapping;
-	peerdma_count(PEERDMA_COUNT_PAGE_MAPS, 1);
+	peerdma_buffer_count(buffer, PEERDMA_COUNT_PAGE_MAPS, 1);
 	mutex_lock(&peerdma.page_maps_lock);
 	list_add_tail(&map->list, &peerdma.page_maps);
 	mutex_unlock(&peerdma.page_maps_lock);

@@ -34,6 +34,15 @@ static const char *mode_name(const struct peerdma_buffer *buffer)
 	return buffer->pinned.revocable ? "revocable" : "persistent";
 }
 
+static const enum peerdma_counter uses[] = {
+	PEERDMA_COUNT_CPU_MAPS,
+	PEERDMA_COUNT_IMPORTERS,
+	PEERDMA_COUNT_DEVICE_MAPS,
+	PEERDMA_COUNT_FILE_IOS,
+	PEERDMA_COUNT_PAGE_MAPS,
+	PEERDMA_COUNT_HELD_PAGE_MAPS,
+};
+
 /* A line a buffer; what is in use may change while it is written. */
 static int buffers_show(struct seq_file *seq, void *at)
 {
@@ -41,7 +50,7 @@ static int buffers_show(struct seq_file *seq, void *at)
 	int i;
 
 	if (at == &peerdma.buffers) {
-		seq_puts(seq, "buffer size pinned provider mode access uid pid cpu_maps importers device_maps file_ios comm\n");
+		seq_puts(seq, "buffer size pinned provider mode access uid pid cpu_maps importers device_maps file_ios page_maps held_page_maps comm\n");
 		return 0;
 	}
 
@@ -53,8 +62,8 @@ static int buffers_show(struct seq_file *seq, void *at)
 		   mode_name(buffer), buffer->read_only ? "ro" : "rw",
 		   from_kuid_munged(seq_user_ns(seq), buffer->owner_uid),
 		   pid_nr_ns(buffer->owner, task_active_pid_ns(current)));
-	for (i = PEERDMA_COUNT_CPU_MAPS; i <= PEERDMA_COUNT_FILE_IOS; i++)
-		seq_printf(seq, " %d", atomic_read(&buffer->uses[i]));
+	for (i = 0; i < ARRAY_SIZE(uses); i++)
+		seq_printf(seq, " %d", atomic_read(&buffer->uses[uses[i]]));
 	seq_putc(seq, ' ');
 	seq_escape(seq, buffer->owner_comm, " \t\n\\");
 	seq_putc(seq, '\n');

@@ -155,7 +155,6 @@ static int query(int buffer, struct peerdma_segment *segments, uint32_t nr,
 	arg->size = sizeof(*arg);
 	arg->flags = 0;
 	arg->reserved = 0;
-	arg->reserved2 = 0;
 	arg->buffer_fd = buffer;
 	arg->segments = (uintptr_t)segments;
 	arg->nr_segments = nr;

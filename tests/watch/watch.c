@@ -11,10 +11,12 @@
 #include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <linux/dma-buf.h>
 #include <linux/perf_event.h>
 
 #include "../t_counters.h"
+#include "../t_pages.h"
 #include "../t_pin.h"
 #include "../t_transfer.h"
 
@@ -63,7 +65,7 @@ struct line {
 	uint64_t number, size, pinned;
 	char provider[32], mode[32], access[8], comm[64];
 	unsigned int uid;
-	int pid, cpu_maps, importers, device_maps, file_ios;
+	int pid, cpu_maps, importers, device_maps, file_ios, page_maps, held;
 };
 
 static bool line_of(uint64_t number, struct line *line)
@@ -73,12 +75,13 @@ static bool line_of(uint64_t number, struct line *line)
 
 	while (!found && (at = strchr(at, '\n')) && *++at)
 		found = sscanf(at, "%" SCNu64 "%" SCNu64 "%" SCNu64
-			       " %31s %31s %7s %u %d %d %d %d %d %63s",
+			       " %31s %31s %7s %u %d %d %d %d %d %d %d %63s",
 			       &line->number, &line->size, &line->pinned,
 			       line->provider, line->mode, line->access,
 			       &line->uid, &line->pid, &line->cpu_maps,
 			       &line->importers, &line->device_maps,
-			       &line->file_ios, line->comm) == 13 &&
+			       &line->file_ios, &line->page_maps, &line->held,
+			       line->comm) == 15 &&
 			line->number == number;
 	free(text);
 	return found;
@@ -128,8 +131,8 @@ static void list_counts_what_uses_a_buffer(void)
 	t_need(map != MAP_FAILED && part != MAP_FAILED, "it is mapped twice");
 	t_need(line_of(self, &line), "it is listed");
 	t_is(line.cpu_maps, 2, "two mappings of the CPU's are counted");
-	t_is(line.importers + line.device_maps + line.file_ios, 0,
-	     "and nothing else");
+	t_is(line.importers + line.device_maps + line.file_ios +
+	     line.page_maps + line.held, 0, "and nothing else");
 	t_ok(!strcmp(line.mode, "revocable"), "it is revocable");
 	munmap(part, 4096);
 	close(pin.out_fd);
@@ -177,6 +180,56 @@ static void list_counts_transfers(void)
 	t_ok(line_of(number(buffer.fd), &line) && !line.file_ios,
 	     "then none is counted");
 	close(slow.file);
+	t_buffer_drop(&other);
+	t_buffer_drop(&buffer);
+}
+
+static uint32_t queried_page_maps(int buffer)
+{
+	struct peerdma_query query;
+
+	t_need(!t_query(dev, buffer, &query), "QUERY answers");
+	return query.out_page_maps;
+}
+
+/* Page maps, and those that keep memory only since somebody holds a page. */
+static void list_counts_page_maps(void)
+{
+	struct t_buffer buffer, other;
+	struct peerdma_page_map arg;
+	struct line line, idle;
+	struct iovec page;
+	int pages, ends[2];
+	char *at;
+
+	t_buffer_make(&buffer, dev, LEN);
+	t_buffer_make(&other, dev, LEN);
+	pages = t_pages(dev, buffer.fd, 0, &arg);
+	t_need(pages >= 0, "it is had as pages");
+	at = (char *)t_pages_map(dev, buffer.fd, LEN);
+	t_ok(line_of(number(buffer.fd), &line) && line.page_maps == 2,
+	     "two page maps are counted");
+	t_is(line.held, 0, "held by nobody else");
+	t_is(line.cpu_maps, 1, "one of them is mapped");
+	t_ok(line_of(number(other.fd), &idle) && !idle.page_maps,
+	     "at their buffer alone");
+	t_is(queried_page_maps(buffer.fd), 2, "QUERY counts them, too");
+	t_is(queried_page_maps(other.fd), 0, "likewise");
+	page = (struct iovec){ at, 4096 };
+	t_need(!pipe(ends) && vmsplice(ends[1], &page, 1, 0) == 4096,
+	       "a page is in a pipe");
+	munmap(at, LEN);
+	t_ok(t_wait_for(line_of(number(buffer.fd), &line) && line.held == 1),
+	     "the one that was mapped is held by the pipe alone");
+	t_is(line.page_maps, 2, "and still counts");
+	t_is(queried_page_maps(buffer.fd), 2, "in QUERY, too");
+	close(ends[0]);
+	close(ends[1]);
+	t_ok(t_wait_for(line_of(number(buffer.fd), &line) && !line.held),
+	     "when it lets go none is held");
+	t_is(line.page_maps, 1, "and one is left");
+	close(pages);
+	t_ok(t_wait_for(!queried_page_maps(buffer.fd)), "then none");
 	t_buffer_drop(&other);
 	t_buffer_drop(&buffer);
 }
@@ -395,6 +448,7 @@ static const struct t_case cases[] = {
 	{ "list", list_says_what_a_buffer_is },
 	{ "list, uses", list_counts_what_uses_a_buffer },
 	{ "list, transfers", list_counts_transfers },
+	{ "list, pages", list_counts_page_maps },
 	{ "list, many", list_of_many },
 	{ "fdinfo", fdinfo_names_the_exporter },
 	{ "trace", trace_tells_what_happens },
