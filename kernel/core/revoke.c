@@ -301,7 +301,10 @@ bool peerdma_buffer_list(struct peerdma_buffer *buffer, u64 departures)
 	return unchanged;
 }
 
-/* A buffer of @pdev that is not revoked yet, with a reference, or NULL. */
+/*
+ * A buffer of @pdev that is not revoked yet, with a reference, or NULL. It goes to
+ * the end of the list, so that who asks again does not pass it again.
+ */
 static struct peerdma_buffer *buffer_of_device(struct pci_dev *pdev)
 {
 	struct peerdma_buffer *buffer, *found = NULL;
@@ -311,6 +314,7 @@ static struct peerdma_buffer *buffer_of_device(struct pci_dev *pdev)
 		if (buffer->pdev != pdev || READ_ONCE(buffer->dead))
 			continue;
 		kref_get(&buffer->ref);
+		list_move_tail(&buffer->list, &peerdma.buffers);
 		found = buffer;
 		break;
 	}
