@@ -24,7 +24,7 @@ tests_kernel() {
 }
 
 diag() {
-	sed 's/^/# /' >&2
+	awk '{ print "# " $0; print "# " $0 >"/dev/stderr" }'
 }
 
 # ok WHAT COMMAND...: the command's success is the point; its output is shown

@@ -15,13 +15,20 @@ new_guest() {
 # guest NAME RUN-OPTION... -- COMMAND...: run the command in a guest; NAME stands
 # before what its programs say.
 guest() {
-	local name=$1 status=0
+	local name=$1
 
-	tests/vm/run --quiet --dir "$folder" "${@:2}" |
-		tee "$folder.guest" | pass_on "$name"
-	status=${PIPESTATUS[0]}
+	{
+		run_programs "$@" 3>&1 >&4 | tee "$folder.said" >&2
+	} 4>&1
 	points=$((points + $(grep -cE '^(not )?ok ' "$folder.guest")))
-	ok "$name: the guest ends well" ended_well "$status"
+	ok "$name: the guest ends well" ended_well "$(<"$folder.status")"
+}
+
+# What the runner complains of, and the command, goes to descriptor 3.
+run_programs() {
+	tests/vm/run --quiet --dir "$folder" "${@:2}" 2>&3 |
+		tee "$folder.guest" | pass_on "$1"
+	echo "${PIPESTATUS[0]}" >"$folder.status"
 }
 
 # Renumber the points as they come. The programs' plans are not this script's:
@@ -42,6 +49,7 @@ pass_on() {
 
 ended_well() {
 	echo "tests/vm/run: status $1; see $folder/console.log"
+	sed -n '/^run: /,$p' "$folder.said" | grep . || tail -n 8 "$folder.said"
 	[ "$1" = 0 ]
 }
 
