@@ -132,7 +132,10 @@ static struct user users[] = {
 /* Those that a revocable pin admits everywhere: no pages, no card. */
 #define NR_ALWAYS	4
 
-/* Goes on after a failure, as a program that does not look would. */
+/*
+ * Goes on after a failure, as a program that does not look would, but leaves the
+ * CPU to the others.
+ */
 static void *user_run(void *data)
 {
 	struct user *user = data;
@@ -140,10 +143,12 @@ static void *user_run(void *data)
 	while (!rig.stop) {
 		int ret = user->once();
 
-		if (ret < 0)
+		if (ret < 0) {
 			user->last = ret;
-		else
+			t_sleep_ms(1);
+		} else {
 			user->rounds++;
+		}
 	}
 	return NULL;
 }
