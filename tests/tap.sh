@@ -23,6 +23,13 @@ tests_kernel() {
 	[[ " ${kernels[*]} " == *" $1 "* ]]
 }
 
+# on_debug: is it the debug kernel? It sees what stock kernels let pass and is many
+# times slower: what only repeats, or says nothing of kernel/, is left to them.
+on_debug() {
+	tests_kernel debug
+}
+
+# For whoever looks on, and below its point in the log.
 diag() {
 	awk '{ print "# " $0; print "# " $0 >"/dev/stderr" }'
 }

@@ -15,6 +15,7 @@ set -uo pipefail
 
 seed=${PEERDMA_TEST_SEED-$((RANDOM * 32768 + RANDOM))}
 kills=50
+! on_debug || kills=10
 block=4096
 # Offsets in the victim of what cannot be read, or not be written.
 bad_read=$(((1 << 20) + 3 * block)) bad_late=$((6 << 20)) bad_write=$((3 << 20))

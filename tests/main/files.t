@@ -15,6 +15,7 @@ set -uo pipefail
 
 seed=${PEERDMA_TEST_SEED-$((RANDOM * 32768 + RANDOM))}
 operations=120
+! on_debug || operations=24
 
 # The buffer's bytes, collected from where the record says they lie behind the BAR.
 check_memory() {

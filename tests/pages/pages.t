@@ -18,14 +18,18 @@ len=$((4 * mib))
 copy=$((8 * mib))
 seed=$((RANDOM * 32768 + RANDOM))
 
-# XFS and btrfs cost a guest seconds; one kernel will do.
+# XFS and btrfs cost a guest seconds; one kernel will do. What stands between the
+# file and the drive is not for the debug kernel to judge, but one that copies is.
 names() {
-	echo raw ext4 raid0 raid1 linear crypt
-	case $1 in latest | debug) echo xfs btrfs ;; esac
+	case $1 in
+	latest) echo raw ext4 raid0 raid1 linear crypt xfs btrfs ;;
+	debug) echo raw ext4 crypt ;;
+	*) echo raw ext4 raid0 raid1 linear crypt ;;
+	esac
 }
 
 drives() {
-	case $1 in latest | debug) echo 4 ;; *) echo 2 ;; esac
+	if [ "$1" = latest ]; then echo 4; else echo 2; fi
 }
 
 # One kernel's guest has an IOMMU that translates.
@@ -84,11 +88,16 @@ check_stacks() {
 	done
 	ok "$1: the host finds the raw partition's copy" check_image 0 641
 	ok "$1: ... ext4's" check_ext4
-	ok "$1: ... one half of the mirror's" check_image 0 65
-	ok "$1: ... the other half's" check_image 1 129
-	ok "$1: ... dm-linear's" check_image 0 129
 	ok "$1: ... and not dm-crypt's, which is encrypted" \
 		fails_with 'should be' check_image 1 193
+	if on_debug; then
+		skip "$1: raid0, raid1, linear, xfs, btrfs" \
+			"the stock kernels have them"
+	else
+		ok "$1: ... one half of the mirror's" check_image 0 65
+		ok "$1: ... the other half's" check_image 1 129
+		ok "$1: ... dm-linear's" check_image 0 129
+	fi
 	[ "$(iommu "$1")" != none ] ||
 		ok "$1: no byte of the raw partition went through host RAM" \
 			check_raw_dma
@@ -107,6 +116,11 @@ for kernel in "${kernels[@]}"; do
 	[ "$points_failed" -gt 0 ] || forget
 done
 
+if on_debug; then
+	skip "no route" "the stock kernels have it"
+	done_testing
+	exit
+fi
 kernel=${kernels[-1]}
 new_guest "no-route"
 guest "no route" --kernel "$kernel" --cpu Skylake-Server --gpu-size 128M \

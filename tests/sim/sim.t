@@ -10,6 +10,11 @@ set -uo pipefail
 # shellcheck source=tests/main/guest.sh
 . tests/main/guest.sh
 
+if on_debug; then
+	skip "the simulator" "nothing of it is a part of kernel/"
+	done_testing
+	exit
+fi
 declare -A page_kb=([6.1]=4 [6.12]=128 [latest]=64)
 
 for kernel in "${kernels[@]}"; do
