@@ -184,11 +184,14 @@ static void run_ioctl(const struct rig *rig, const struct shape *shape,
 		      struct sample *sample)
 {
 	uint32_t nr = shape->depth == 1 ? 1 : shape->total / shape->block;
-	struct peerdma_file_segment *segments = calloc(nr, sizeof(*segments));
+	struct peerdma_file_segment *segments;
 	uint64_t offset = 0;
 	double cpu, start;
 	uint32_t i;
 
+	segments = nr ? calloc(nr, sizeof(*segments)) : NULL;
+	if (!segments)
+		die("calloc", ENOMEM);
 	cpu = t_cpu_busy();
 	start = t_now();
 	while (offset < shape->total) {
@@ -232,7 +235,7 @@ static double median(double *values, int nr)
 static void report(const struct shape *shape, enum way way,
 		   const struct sample *samples, int rounds)
 {
-	double seconds[ROUNDS_MAX], cpu[ROUNDS_MAX];
+	double seconds[ROUNDS_MAX] = { 0 }, cpu[ROUNDS_MAX] = { 0 };
 	double gib = shape->total / (double)(1 << 30);
 	int i;
 

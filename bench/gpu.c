@@ -460,6 +460,7 @@ int main(int argc, char **argv)
 	if (err) {
 		fprintf(stderr, "gpu: no GPU to measure: %s\n",
 			strerror(-err));
+		fclose(json);
 		return 1;
 	}
 	print_head();

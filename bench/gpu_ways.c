@@ -186,12 +186,13 @@ static void *find(void *library, const char *name)
 
 static void cufile_load(void)
 {
-	const char *name = getenv("PEERDMA_BENCH_CUFILE");
 	struct cufile_error status;
+	const char *name;
 	void *library;
 
 	cufile.tried = true;
 	setenv("CUFILE_FORCE_COMPAT_MODE", "true", 0);
+	name = getenv("PEERDMA_BENCH_CUFILE");
 	library = dlopen(name ? name : "libcufile.so.0", RTLD_NOW);
 	if (!library) {
 		snprintf(refusal, sizeof(refusal), "not installed");

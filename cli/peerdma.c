@@ -111,7 +111,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static int run(const struct verb *verb, int argc, char **argv)
 {
-	char name[32];
+	static char name[32];
 
 	snprintf(name, sizeof(name), "peerdma %s", verb->name);
 	argv[0] = name;

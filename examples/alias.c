@@ -66,7 +66,7 @@ static void show_views(struct peerdma_buffer *buffer, char *page)
 	if (peerdma_buffer_map(buffer, NULL, (void **)&view))
 		fail("the page cannot be mapped again", "free some memory");
 	printf("page at %p, second view at %p\n", page, view);
-	strcpy(page, "hello");
+	memcpy(page, "hello", sizeof("hello"));
 	printf("written to the page, read through the view: %s\n", view);
 	if (strcmp(view, "hello"))
 		fail("the view shows other bytes", "this is a bug");

@@ -153,13 +153,14 @@ static void verify(CUdeviceptr addr)
 
 int main(void)
 {
+	const char *remedy = "run: modprobe peerdma_nvidia";
 	CUdeviceptr addr = gpu_alloc();
 	int dev, buffer;
 
 	dev = open("/dev/peerdma", O_RDWR | O_CLOEXEC);
-	check(dev < 0, "/dev/peerdma",
-	      errno == EACCES ? "join the group that owns it" :
-				"run: modprobe peerdma_nvidia");
+	if (dev < 0 && errno == EACCES)
+		remedy = "join the group that owns it";
+	check(dev < 0, "/dev/peerdma", remedy);
 	buffer = lock_memory(dev, addr);
 	fill(buffer, ask_state(dev, buffer));
 	verify(addr);

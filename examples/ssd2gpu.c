@@ -52,19 +52,25 @@ static struct io_uring ring;
 static unsigned int in_flight;
 static unsigned long long by_drive, by_cpu;
 
-static void check(int err, const char *what, const char *remedy)
+__attribute__((noreturn))
+static void fail(int err, const char *what, const char *remedy)
 {
-	if (err >= 0)
-		return;
 	fprintf(stderr, "ssd2gpu: %s: %s; %s\n", what, strerror(-err), remedy);
 	exit(1);
+}
+
+static void check(int err, const char *what, const char *remedy)
+{
+	if (err < 0)
+		fail(err, what, remedy);
 }
 
 static int open_file(const char *path, int flags, const char *remedy)
 {
 	int fd = open(path, flags | O_CLOEXEC);
 
-	check(fd < 0 ? -errno : 0, path, remedy);
+	if (fd < 0)
+		fail(-errno, path, remedy);
 	return fd;
 }
 
@@ -188,7 +194,8 @@ static void save(const char *copy)
 	FILE *file = fopen(copy, "we");
 	uint64_t at;
 
-	check(file ? 0 : -errno, copy, "check the name");
+	if (!file)
+		fail(-errno, copy, "check the name");
 	for (at = 0; at < file_len; at += CHUNK_LEN) {
 		size_t len = chunk_len(at);
 

@@ -65,10 +65,9 @@ static struct peerdma_bounce *take_idle(struct peerdma *ctx, bool cuda)
 {
 	struct peerdma_bounce **link, *bounce;
 
-	for (link = &ctx->bounces; *link; link = &(*link)->next)
-		if ((*link)->wanted_cuda == cuda)
+	for (link = &ctx->bounces; (bounce = *link); link = &bounce->next)
+		if (bounce->wanted_cuda == cuda)
 			break;
-	bounce = *link;
 	if (bounce)
 		*link = bounce->next;
 	return bounce;

@@ -120,7 +120,7 @@ static int pin(struct peerdma_buffer *buf, const char *provider)
 
 	if (strlen(provider) >= sizeof(pin.provider))
 		return -ENOENT;
-	strcpy(pin.provider, provider);
+	memcpy(pin.provider, provider, strlen(provider));
 	if (ctx->device_fd < 0)
 		return no_device(ctx);
 	if (ioctl(ctx->device_fd, PEERDMA_PIN, &pin))

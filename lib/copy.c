@@ -91,7 +91,7 @@ static int copy_by_cpu(struct peerdma_buffer *buf, uint64_t offset,
 		return err;
 	if (src)
 		memcpy(window + offset, src, len);
-	else
+	else	/* NOLINTNEXTLINE(*.NonNullParamChecker): there is one of both */
 		memcpy(dst, window + offset, len);
 	/* Write-combined stores reach the device before anything that follows. */
 	atomic_thread_fence(memory_order_seq_cst);

@@ -66,10 +66,9 @@ static struct peerdma_lane *take_idle(struct peerdma *ctx,
 	struct peerdma_lane **link, *lane;
 
 	pthread_mutex_lock(&ctx->lock);
-	for (link = &ctx->lanes; *link; link = &(*link)->next)
-		if ((*link)->context == context)
+	for (link = &ctx->lanes; (lane = *link); link = &lane->next)
+		if (lane->context == context)
 			break;
-	lane = *link;
 	if (lane)
 		*link = lane->next;
 	pthread_mutex_unlock(&ctx->lock);

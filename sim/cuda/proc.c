@@ -10,7 +10,7 @@ static const struct {
 	void *fn;
 	int since;
 } functions[] = {
-#define FUNCTION(name, symbol, since) { name, (void *)symbol, since }
+#define FUNCTION(name, symbol, since) { name, (void *)(symbol), since }
 	FUNCTION("cuInit", cuInit, 2000),
 	FUNCTION("cuDriverGetVersion", cuDriverGetVersion, 2020),
 	FUNCTION("cuGetErrorName", cuGetErrorName, 6000),

@@ -332,7 +332,9 @@ static CUresult stream_enter(CUstream handle, struct CUstream_st **stream)
 	if (result)
 		return result;
 	result = sim_stream_find(ctx, handle, stream);
-	return result ? sim_leave(result) : CUDA_SUCCESS;
+	if (result)
+		sim_leave(result);
+	return result;
 }
 
 CUresult cuStreamDestroy_v2(CUstream handle)

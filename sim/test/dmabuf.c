@@ -49,7 +49,7 @@ static long long counter(const char *name)
 static void test_arguments(void)
 {
 	const int PCIE = CU_MEM_RANGE_FLAG_DMA_BUF_MAPPING_TYPE_PCIE;
-	char host[PAGE];
+	static char host[PAGE];
 	CUdeviceptr ptr;
 	int fd;
 

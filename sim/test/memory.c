@@ -164,7 +164,7 @@ static void test_bounds(CUdeviceptr ptr, uint8_t *ref)
 
 static void test_unified(CUdeviceptr ptr, uint8_t *ref)
 {
-	uint8_t piece[777], back[777];
+	uint8_t piece[777], back[777] = { 0 };
 
 	fill(piece, sizeof(piece));
 	memcpy(ref + 65000, piece, sizeof(piece));

@@ -298,7 +298,7 @@ static void vendor_dmabuf(void)
 
 static uint64_t physical(int buffer, uint64_t offset)
 {
-	struct peerdma_segment segments[64];
+	struct peerdma_segment segments[64] = { 0 };
 	struct peerdma_query query = {
 		.size = sizeof(query),
 		.buffer_fd = buffer,
@@ -325,7 +325,7 @@ static uint64_t traced_address(uint64_t phys)
 
 	while (trace && fgets(line, sizeof(line), trace)) {
 		map = strstr(line, "iova=");
-		if (!map || sscanf(map, "iova=%llx - %*x paddr=%llx size=%lli",
+		if (!map || sscanf(map, "iova=%llx - %*x paddr=%llx size=%llu",
 				   &iova, &paddr, &size) != 3)
 			continue;
 		if (phys - paddr < size)

@@ -276,7 +276,7 @@ static void only_dmabufs_are_imported(void **state)
 static void copies_stay_in_range(void **state)
 {
 	struct peerdma_buffer *buf;
-	char bytes[16];
+	char bytes[16] = { 0 };
 
 	(void)state;
 	assert_int_equal(peerdma_buffer_alloc(ctx, 10, NULL, &buf), 0);

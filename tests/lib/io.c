@@ -726,6 +726,8 @@ static int make_file(void **state)
 
 	(void)state;
 	content = malloc(LEN);
+	if (!content)
+		return -1;
 	for (i = 0; i < LEN; i++)
 		content[i] = i * 2654435761u >> 13;
 	if (write(fd, content, LEN) != (ssize_t)LEN)

@@ -164,6 +164,7 @@ static unsigned char *make_buffer(const struct test_case *c,
 		return fake_kernel_memory() + c->buf_skew;
 	default:
 		*host = malloc(c->buf_len + c->buf_skew);
+		assert_non_null(*host);
 		memory = (unsigned char *)*host + c->buf_skew;
 		assert_int_equal(peerdma_buffer_host(ctx, memory, c->buf_len,
 						     NULL, buf), 0);

@@ -40,6 +40,8 @@ static int set_up(void **state)
 	fake_kernel.resident = true;
 	fake_cuda = (struct fake_cuda){ .nr_gpus = 1, .ordering = 100 };
 	content = malloc(LEN);
+	if (!content)
+		return -1;
 	for (i = 0; i < LEN; i++)
 		content[i] = i * 2654435761u >> 11;
 	fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);

@@ -59,6 +59,8 @@ static void *work(void *arg)
 	const char *wrong = NULL;
 	unsigned char *back = malloc(RANGE);
 
+	if (!back)
+		return "malloc";
 	for (i = 0; !wrong && i < ROUNDS; i++)
 		wrong = round_trip(n, (i + n) % 4, back);
 	free(back);
@@ -97,6 +99,8 @@ static int make_file(void **state)
 	(void)state;
 	fd = mkstemp(path);
 	content = malloc(NR_THREADS * RANGE);
+	if (!content)
+		return -1;
 	for (i = 0; i < NR_THREADS * RANGE; i++)
 		content[i] = i * 2654435761u >> 11;
 	if (pwrite(fd, content, NR_THREADS * RANGE, 0) !=

@@ -39,7 +39,7 @@ union any_arg {
 
 static void fill_info(union any_arg *arg)
 {
-	arg->size = sizeof(arg->info);
+	arg->size = sizeof(struct peerdma_info);
 }
 
 static void fill_pin(union any_arg *arg)

@@ -566,8 +566,8 @@ static int hold_and_die(void)
 static int become(void *data)
 {
 	/* Its points are not to be counted with its parent's. */
-	freopen("/dev/null", "w", stdout);
-	execl("/proc/self/exe", "pages", (const char *)data, NULL);
+	if (freopen("/dev/null", "w", stdout))
+		execl("/proc/self/exe", "pages", (const char *)data, NULL);
 	return 1;
 }
 

@@ -58,7 +58,8 @@ static long long by_vectors(int fd, bool write, void *at, size_t len,
 	for (done = 0; done < len; done += IOV_MAX * PIECE) {
 		for (i = 0; i < IOV_MAX; i++)
 			vectors[i] = (struct iovec){
-				at + len - done - (i + 1) * PIECE, PIECE
+				(char *)at + len - done - (i + 1) * PIECE,
+				PIECE
 			};
 		ret = write ? pwritev(fd, vectors, IOV_MAX, offset + done) :
 			      preadv(fd, vectors, IOV_MAX, offset + done);
@@ -139,7 +140,7 @@ static long long on_ring(int fd, bool write, bool fixed, void *at, size_t len,
 		sum = io_uring_register_buffers(&ring, &whole, 1);
 	for (i = 0; i < NR && sum >= 0; i++)
 		prepare(io_uring_get_sqe(&ring), fd, write, fixed,
-			at + i * part, part, offset + i * part);
+			(char *)at + i * part, part, offset + i * part);
 	if (sum >= 0)
 		io_uring_submit(&ring);
 	for (i = 0; i < NR && sum >= 0; i++) {

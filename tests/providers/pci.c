@@ -88,7 +88,7 @@ static int bar_range(uint32_t device, int bar, uint64_t *start, uint64_t *len)
 {
 	char path[64];
 	FILE *file;
-	uint64_t end;
+	uint64_t end = 0;
 	int i, ret = 0;
 
 	device_path(device, "resource", path);

@@ -459,6 +459,8 @@ int main(int argc, char **argv)
 {
 	FILE *comm = fopen("/proc/self/comm", "w");
 
+	if (!comm)
+		return 2;
 	fputs("a watcher", comm);
 	fclose(comm);
 	t_gpu_init();
