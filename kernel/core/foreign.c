@@ -145,7 +145,7 @@ static int entry_walk(struct iommu_domain *domain, dma_addr_t addr, u64 len,
 	u64 done;
 	int ret;
 
-	if (!len || !IS_ALIGNED(addr | len, PAGE_SIZE))
+	if (!len || !IS_ALIGNED(addr | len, PAGE_SIZE) || addr + len - 1 < addr)
 		return -EINVAL;
 	if (domain && (iommu_iova_to_phys(domain, addr) ||
 		       iommu_iova_to_phys(domain, addr + len - 1)))

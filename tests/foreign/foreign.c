@@ -160,6 +160,11 @@ static void test_refused(void)
 		  "no whole pages" },
 		{ T_EXPORT_SHORT, PEERDMA_REASON_FOREIGN_ADDRESSES,
 		  "a page less" },
+		{ T_EXPORT_EMPTY, PEERDMA_REASON_FOREIGN_ADDRESSES,
+		  "a piece of no bytes" },
+		{ T_EXPORT_RAW | T_EXPORT_WRAP,
+		  PEERDMA_REASON_FOREIGN_ADDRESSES,
+		  "a piece past all addresses" },
 		{ T_EXPORT_HOST_TAIL, PEERDMA_REASON_FOREIGN_MEMORY,
 		  "a piece of host RAM" },
 		{ T_EXPORT_BEYOND, PEERDMA_REASON_FOREIGN_MEMORY,
@@ -325,6 +330,7 @@ static void test_contents(void)
 	moves(T_EXPORT_RAW, "raw addresses");
 	moves(T_EXPORT_RAW | T_EXPORT_SCATTERED, "raw and scattered");
 	moves(T_EXPORT_REVOCABLE, "revocable");
+	moves(T_EXPORT_LONG, "a page more than it has");
 }
 
 static void test_no_promise(void)

@@ -105,6 +105,8 @@ static phys_addr_t piece_phys(const struct export *export, u32 index)
 {
 	u32 nr = export->len / PIECE;
 
+	if (index == nr - 1 && export->flags & T_EXPORT_WRAP)
+		return -(phys_addr_t)PAGE_SIZE;
 	if (index == nr - 1 && export->flags & T_EXPORT_BEYOND)
 		return pci_resource_end(export->pdev, 2) + 1;
 	if (export->flags & T_EXPORT_SCATTERED)
@@ -188,6 +190,10 @@ static struct sg_table *export_map(struct dma_buf_attachment *attachment,
 		sg_dma_len(sg) = PIECE;
 		if (i == sgt->nents - 1 && export->flags & T_EXPORT_SHORT)
 			sg_dma_len(sg) -= PAGE_SIZE;
+		if (i == sgt->nents - 1 && export->flags & T_EXPORT_LONG)
+			sg_dma_len(sg) += PAGE_SIZE;
+		if (!i && export->flags & T_EXPORT_EMPTY)
+			sg_dma_len(sg) = 0;
 	}
 	export->mappings++;
 	return sgt;

@@ -24,6 +24,12 @@
 #define T_EXPORT_NO_MAP		(1u << 10)
 #define T_EXPORT_READ_ONLY	(1u << 11)
 #define T_EXPORT_REVOCABLE	(1u << 12)	/* who cannot give it back */
+/* More of addresses. */
+#define T_EXPORT_LONG		(1u << 13)	/* of one page more */
+#define T_EXPORT_EMPTY		(1u << 14)	/* the first piece has no bytes */
+#define T_EXPORT_WRAP		(1u << 15)	/* raw: the last piece has the last
+						 * page of all, and goes on
+						 */
 
 /**
  * struct t_export - make a dma-buf
