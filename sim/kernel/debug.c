@@ -110,6 +110,8 @@ void simgpu_debug_add(struct simgpu *gpu)
 			   &count->dma_mappings);
 	debugfs_create_u64("dma_bufs", 0444, gpu->debugfs, &count->dma_bufs);
 	debugfs_create_u64("callbacks", 0444, gpu->debugfs, &count->callbacks);
+	debugfs_create_u64("unfreed_tables", 0444, gpu->debugfs,
+			   &count->unfreed_tables);
 }
 
 void simgpu_debug_remove(struct simgpu *gpu)

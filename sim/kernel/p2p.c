@@ -250,6 +250,7 @@ static void pin_revoke(struct simgpu_pin *pin)
 	hash_del(&pin->hash);
 	list_del(&pin->revoking_link);
 	pin->mem->gpu->count.callbacks++;
+	pin->mem->gpu->count.unfreed_tables += !pin->table_freed;
 	mutex_unlock(&simgpu_lock);
 	pin_retire(pin);
 	complete_all(&pin->revoked);
@@ -392,9 +393,19 @@ int nvidia_p2p_put_pages_persistent(u64 virtual_address,
 }
 EXPORT_SYMBOL_GPL(nvidia_p2p_put_pages_persistent);
 
-/* The driver frees both itself after the callback; these do nothing. */
+/*
+ * The driver frees both itself after the callback; these do nothing. Drivers
+ * before 555 lost a table that they were not asked to free.
+ */
 int nvidia_p2p_free_page_table(struct nvidia_p2p_page_table *page_table)
 {
+	struct simgpu_pin *pin;
+
+	mutex_lock(&simgpu_lock);
+	pin = simgpu_pin_find(page_table);
+	if (pin)
+		pin->table_freed = true;
+	mutex_unlock(&simgpu_lock);
 	return 0;
 }
 EXPORT_SYMBOL_GPL(nvidia_p2p_free_page_table);

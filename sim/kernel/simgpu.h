@@ -67,6 +67,7 @@ struct simgpu_vram {
  * @dma_mappings: dmas that exist, mappings of exports included
  * @dma_bufs: exports that exist
  * @callbacks: free callbacks run, ever
+ * @unfreed_tables: of these, that left their table to the driver, ever
  */
 struct simgpu_count {
 	u64 allocated;
@@ -75,6 +76,7 @@ struct simgpu_count {
 	u64 dma_mappings;
 	u64 dma_bufs;
 	u64 callbacks;
+	u64 unfreed_tables;
 };
 
 /**
@@ -184,6 +186,7 @@ struct simgpu_range {
  * @force_bar1: NVIDIA_P2P_FLAGS_FORCE_BAR1_MAPPING was given
  * @callback: runs before a revocable pin's memory goes
  * @data: its argument
+ * @table_freed: the driver was asked to free @table
  * @revoker: the task that runs @callback, NULL before; under simgpu_lock
  * @revoking_link: in simgpu_revoking meanwhile; under simgpu_lock
  * @revoked: completed when the callback has returned and the pin is dismantled
@@ -202,6 +205,7 @@ struct simgpu_pin {
 	bool force_bar1;
 	void (*callback)(void *data);
 	void *data;
+	bool table_freed;
 	struct task_struct *revoker;
 	struct list_head revoking_link;
 	struct completion revoked;

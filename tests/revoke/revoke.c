@@ -149,19 +149,20 @@ static uint64_t canary_place(void)
 
 static void canary_check(uint64_t canary)
 {
-	unsigned char *bytes = malloc(LEN);
+	unsigned char *bytes = t_ram(LEN);
 	size_t i, bad = 0;
 
 	t_gpu_read(bytes, canary, LEN);
 	for (i = 0; i < LEN; i++)
 		bad += bytes[i] != CANARY;
 	t_is(bad, 0, "no byte of the next owner's memory has changed");
-	free(bytes);
+	munmap(bytes, LEN);
 	t_gpu_free(canary);
 }
 
 static void free_revocable(void)
 {
+	long long unfreed = t_gpu_counter("unfreed_tables");
 	struct rig rig;
 	uint64_t canary;
 
@@ -169,6 +170,8 @@ static void free_revocable(void)
 	t_is(state(&rig), 0, "a revocable pin is not persistent");
 	memset(rig.map, STALE, LEN);
 	t_gpu_free(rig.ptr);
+	t_is(t_gpu_counter("unfreed_tables"), unfreed,
+	     "the vendor is asked to free its table");
 	canary = canary_place();
 	check_revoked(&rig);
 	canary_check(canary);
@@ -272,15 +275,19 @@ static void revoke_by_hand(void)
 {
 	struct rig rig;
 	int late = eventfd(0, EFD_NONBLOCK);
+	int second = eventfd(0, EFD_NONBLOCK);
 	uint64_t count = 0;
 
 	rig_open(&rig, 0);
+	t_result(watch(rig.pin.out_fd, second), 0, "somebody else watches");
 	t_is(t_child(revoke_as_nobody, &rig.pin.out_fd), 0,
 	     "an ordinary user may not");
 	rig.map[0] = STALE;
 	t_result(t_revoke(dev, rig.pin.out_fd), 0,
 		 "root may, of a persistent pin too");
 	check_revoked(&rig);
+	t_ok(read(second, &count, sizeof(count)) == sizeof(count),
+	     "whoever else watches is told, too");
 	t_result(t_revoke(dev, rig.pin.out_fd), 0,
 		 "a second time changes nothing");
 	t_result(watch(rig.pin.out_fd, late), 0, "one may watch afterwards");
@@ -288,6 +295,7 @@ static void revoke_by_hand(void)
 	     "and is told at once");
 	t_result(watch(rig.pin.out_fd, rig.file), -EINVAL,
 		 "only an eventfd is told");
+	close(second);
 	close(late);
 	rig_close(&rig);
 	t_gpu_free(rig.ptr);
