@@ -25,6 +25,7 @@
 #define FILL		0xc3
 #define UNTOUCHED	(-1234567)
 #define FILE_PATH	"/mnt/file"
+#define LEASED		"/mnt/leased"
 
 static int dev, file;
 static struct io_uring ring;
@@ -251,6 +252,29 @@ static void test_kinds(void)
 		check_kind(&kinds[i], fd, T_WRITE);
 		close(fd);
 	}
+}
+
+/* Only a file that nobody else has open can be leased for writing. */
+static void check_let_go(int flags, int want, const char *what)
+{
+	struct peerdma_file_segment segment = { .len = PAGE };
+	int fd = t_open(LEASED, O_RDWR | O_CREAT | flags);
+	struct peerdma_file_io io;
+
+	t_need(fd >= 0 && !ftruncate(fd, PAGE), "a file is made");
+	t_result(t_move(dev, T_READ, buffer.fd, fd, &segment, 1, &io), want,
+		 "%s", what);
+	close(fd);
+	fd = t_open(LEASED, O_RDWR);
+	t_is(fcntl(fd, F_SETLEASE, F_WRLCK), 0, "%s: it is not held", what);
+	close(fd);
+}
+
+static void test_let_go(void)
+{
+	check_let_go(O_DIRECT, 0, "a file that was read");
+	check_let_go(0, -EBADFD, "one that was refused");
+	unlink(LEASED);
 }
 
 /* ---- segments ------------------------------------------------------------ */
@@ -640,6 +664,7 @@ static void renew(void)
 
 static const struct t_case cases[] = {
 	{ "kinds of files", test_kinds },
+	{ "let go", test_let_go },
 	{ "refused segments", test_refused },
 	{ "the array", test_array },
 	{ "most segments", test_most },
