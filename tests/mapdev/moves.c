@@ -132,6 +132,73 @@ static void test_read_only(void)
 	munmap(want, LEN);
 }
 
+/* Where a page of this process lies, for a card whose addresses are the bus's. */
+static uint64_t host_address(const void *page)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+	uint64_t entry = 0;
+
+	t_need(pread(fd, &entry, 8, (uintptr_t)page / PAGE * 8) == 8 &&
+	       entry >> 63, "a page of ours is found");
+	close(fd);
+	return (entry & ((1ull << 55) - 1)) * PAGE;
+}
+
+static bool all_canary(const unsigned char *bytes, size_t len)
+{
+	size_t i, other = 0;
+
+	for (i = 0; i < len; i++)
+		other += bytes[i] != CANARY;
+	return !other;
+}
+
+/*
+ * A card goes where it likes: before and behind what it was given, and to a
+ * program's memory. Only an IOMMU holds it.
+ */
+static void test_outside(void)
+{
+	unsigned char *want = t_ram(LEN), *page = t_ram(PAGE);
+	uint64_t addr, low = UINT64_MAX, high = 0, room;
+	struct map map;
+	uint32_t i;
+
+	t_buffer_make(&map.buffer, dev, LEN);
+	t_need(map_bits(&map, 0, getenv("T_WIDE") ? 64 : 0, 0) >= 0,
+	       "a buffer is mapped");
+	for (i = 0; i < map.arg.nr_segments; i++) {
+		addr = map.segments[i].addr;
+		low = addr < low ? addr : low;
+		addr += map.segments[i].len;
+		high = addr > high ? addr : high;
+	}
+	addr = map_addr(&map, 0, &room);
+	t_gpu_set(map.buffer.ptr, STALE, LEN);
+	edu_make_master(&edu);
+	edu_read(&edu, addr, EDU_MEMORY);
+	t_gpu_set(map.buffer.ptr, CANARY, LEN);
+	memset(want, CANARY, LEN);
+	memset(page, CANARY, PAGE);
+
+	edu_write(&edu, host_address(page), EDU_MEMORY);
+	if (map.arg.out_translated) {
+		t_ok(all_canary(page, PAGE), "host memory it does not reach");
+		edu_write(&edu, high, EDU_MEMORY);
+		edu_write(&edu, low - PAGE, EDU_MEMORY);
+		t_gpu_same(map.buffer.ptr, want, LEN, "nor what lies around");
+	} else {
+		t_ok(!all_canary(page, PAGE),
+		     "host memory it reaches, with no IOMMU");
+	}
+	edu_write(&edu, addr, EDU_MEMORY);
+	memset(want, STALE, EDU_MEMORY);
+	t_gpu_same(map.buffer.ptr, want, LEN, "what it was given it writes");
+	map_drop(&map);
+	munmap(page, PAGE);
+	munmap(want, LEN);
+}
+
 /* Bus addresses, for a card that has them all. */
 static void test_wide(void)
 {
@@ -278,6 +345,7 @@ static const struct t_case cases[] = {
 	{ "move", test_move },
 	{ "part", test_part },
 	{ "read-only", test_read_only },
+	{ "outside", test_outside },
 	{ "wide", test_wide },
 	{ "host", test_host },
 };
