@@ -110,6 +110,14 @@ bench: lab
 check: lab
 	$(Q)scripts/check
 
+# What make check compares with, once a change of the ABI is meant.
+.PHONY: abi
+abi: lab
+	$(Q)tests/vm/add-tools
+	$(Q)tests/vm/enter make -s O=build/check/gcc-14 CC=gcc-14 user
+	$(Q)tests/vm/enter scripts/check-user abi
+	$(Q)cp build/check/abi/*.abi scripts/abi/
+
 .PHONY: install
 install: install-user install-modules
 
