@@ -118,6 +118,11 @@ abi: lab
 	$(Q)tests/vm/enter scripts/check-user abi
 	$(Q)cp build/check/abi/*.abi scripts/abi/
 
+# Bugs planted in kernel/, each of which some test has to find.
+.PHONY: mutants
+mutants: debug-lab
+	$(Q)tests/mutants/run
+
 .PHONY: install
 install: install-user install-modules
 
