@@ -43,6 +43,8 @@ extern "C" {
 #define cuMemsetD16			cuMemsetD16_v2
 #define cuMemsetD32			cuMemsetD32_v2
 #define cuStreamDestroy			cuStreamDestroy_v2
+#define cuStreamWaitValue32		cuStreamWaitValue32_v2
+#define cuStreamWriteValue32		cuStreamWriteValue32_v2
 #define cuEventDestroy			cuEventDestroy_v2
 #define cuGetProcAddress		cuGetProcAddress_v2
 
@@ -55,6 +57,19 @@ typedef struct CUstream_st *CUstream;
 typedef struct CUevent_st *CUevent;
 typedef unsigned long long CUmemGenericAllocationHandle;
 typedef void (*CUhostFn)(void *userData);
+
+typedef enum CUstreamWaitValue_flags_enum {
+	CU_STREAM_WAIT_VALUE_GEQ	= 0x0,
+	CU_STREAM_WAIT_VALUE_EQ		= 0x1,
+	CU_STREAM_WAIT_VALUE_AND	= 0x2,
+	CU_STREAM_WAIT_VALUE_NOR	= 0x3,
+	CU_STREAM_WAIT_VALUE_FLUSH	= 1 << 30,
+} CUstreamWaitValue_flags;
+
+typedef enum CUstreamWriteValue_flags_enum {
+	CU_STREAM_WRITE_VALUE_DEFAULT			= 0x0,
+	CU_STREAM_WRITE_VALUE_NO_MEMORY_BARRIER		= 0x1,
+} CUstreamWriteValue_flags;
 
 typedef struct CUuuid_st {
 	char bytes[16];
@@ -388,6 +403,10 @@ CUresult cuStreamGetCtx(CUstream stream, CUcontext *ctx);
 CUresult cuStreamGetFlags(CUstream stream, unsigned int *flags);
 CUresult cuStreamGetPriority(CUstream stream, int *priority);
 CUresult cuLaunchHostFunc(CUstream stream, CUhostFn fn, void *data);
+CUresult cuStreamWaitValue32_v2(CUstream stream, CUdeviceptr addr,
+				cuuint32_t value, unsigned int flags);
+CUresult cuStreamWriteValue32_v2(CUstream stream, CUdeviceptr addr,
+				 cuuint32_t value, unsigned int flags);
 CUresult cuEventCreate(CUevent *event, unsigned int flags);
 CUresult cuEventDestroy_v2(CUevent event);
 CUresult cuEventRecord(CUevent event, CUstream stream);

@@ -82,6 +82,8 @@ static const struct {
 	FUNCTION("cuStreamGetFlags", cuStreamGetFlags, 5050),
 	FUNCTION("cuStreamGetPriority", cuStreamGetPriority, 5050),
 	FUNCTION("cuLaunchHostFunc", cuLaunchHostFunc, 10000),
+	FUNCTION("cuStreamWaitValue32", cuStreamWaitValue32_v2, 11070),
+	FUNCTION("cuStreamWriteValue32", cuStreamWriteValue32_v2, 11070),
 	FUNCTION("cuEventCreate", cuEventCreate, 2000),
 	FUNCTION("cuEventDestroy", cuEventDestroy_v2, 4000),
 	FUNCTION("cuEventRecord", cuEventRecord, 2000),

@@ -124,6 +124,8 @@ enum sim_op_kind {
 	SIM_OP_MEMSET,
 	SIM_OP_HOST_FN,
 	SIM_OP_RECORD,
+	SIM_OP_WAIT_VALUE,
+	SIM_OP_WRITE_VALUE,
 };
 
 /**
@@ -145,6 +147,9 @@ struct sim_wait {
  * @set: for SIM_OP_MEMSET
  * @fn: for SIM_OP_HOST_FN
  * @data: for @fn
+ * @word: for SIM_OP_WAIT_VALUE and SIM_OP_WRITE_VALUE: in host memory
+ * @value: for these
+ * @wait_flags: CUstreamWaitValue_flags
  * @event: for SIM_OP_RECORD and SIM_OP_AWAIT, else NULL
  * @generation: of @event
  * @out_result: where a synchronous caller waits for the outcome, or NULL
@@ -159,6 +164,9 @@ struct sim_op {
 	struct simgpu_memset set;
 	CUhostFn fn;
 	void *data;
+	uint32_t *word;
+	uint32_t value;
+	unsigned int wait_flags;
 	struct CUevent_st *event;
 	uint64_t generation;
 	CUresult *out_result;

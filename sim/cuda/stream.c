@@ -8,8 +8,11 @@
  * queued before it in the blocking streams, and the other way round.
  */
 #include <stdlib.h>
+#include <time.h>
 
 #include "sim.h"
+
+#define LOOK_AGAIN_NS	200000
 
 /* Whenever an operation is done. */
 pthread_cond_t sim_done = PTHREAD_COND_INITIALIZER;
@@ -161,6 +164,21 @@ static struct sim_op *op_create(const struct sim_op *template,
 	return op;
 }
 
+static bool value_is_there(const struct sim_op *op)
+{
+	uint32_t now = __atomic_load_n(op->word, __ATOMIC_SEQ_CST);
+
+	switch (op->wait_flags) {
+	case CU_STREAM_WAIT_VALUE_EQ:
+		return now == op->value;
+	case CU_STREAM_WAIT_VALUE_AND:
+		return now & op->value;
+	default:
+		/* Numbers that go round, as the manual has it. */
+		return (int32_t)(now - op->value) >= 0;
+	}
+}
+
 static bool op_is_ready(const struct sim_op *op,
 			const struct CUstream_st *stream)
 {
@@ -171,17 +189,38 @@ static bool op_is_ready(const struct sim_op *op,
 	for (i = 0; i < op->nr_waits; i++)
 		if (op->waits[i].stream->completed < op->waits[i].ticket)
 			return false;
+	if (op->kind == SIM_OP_WAIT_VALUE)
+		return value_is_there(op);
 	return op->kind != SIM_OP_AWAIT || op->event->reached >= op->generation;
+}
+
+/* Nobody tells when a word changes: the GPU looks again and again. */
+static void await_change(const struct sim_op *op)
+{
+	struct timespec at;
+
+	if (op->kind != SIM_OP_WAIT_VALUE) {
+		pthread_cond_wait(&sim_done, &sim_lock);
+		return;
+	}
+	clock_gettime(CLOCK_REALTIME, &at);
+	at.tv_nsec += LOOK_AGAIN_NS;
+	at.tv_sec += at.tv_nsec / 1000000000;
+	at.tv_nsec %= 1000000000;
+	pthread_cond_timedwait(&sim_done, &sim_lock, &at);
 }
 
 /* Whoever waits synchronously gets the result; else it is the context's. */
 static void op_run(struct sim_op *op, struct CUstream_st *stream)
 {
-	CUresult result;
+	CUresult result = CUDA_SUCCESS;
 
-	pthread_mutex_unlock(&sim_lock);
-	result = sim_work_run(op, stream->ctx->dev);
-	pthread_mutex_lock(&sim_lock);
+	/* "The function will not be called in the event of an error." */
+	if (op->kind != SIM_OP_HOST_FN || !stream->ctx->error) {
+		pthread_mutex_unlock(&sim_lock);
+		result = sim_work_run(op, stream->ctx->dev);
+		pthread_mutex_lock(&sim_lock);
+	}
 	if (op->kind == SIM_OP_RECORD)
 		sim_event_reach(op->event, op->generation);
 	if (op->out_result)
@@ -208,7 +247,7 @@ static void *stream_thread(void *data)
 			continue;
 		}
 		while (!op_is_ready(op, stream))
-			pthread_cond_wait(&sim_done, &sim_lock);
+			await_change(op);
 		stream->head = op->next;
 		if (!stream->head)
 			stream->tail = &stream->head;
@@ -258,7 +297,8 @@ CUresult sim_stream_submit(struct CUstream_st *stream,
 	if (!op)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	here = op_is_ready(op, stream) &&
-	       (wait || op->kind == SIM_OP_RECORD || op->kind == SIM_OP_AWAIT);
+	       (wait || op->kind == SIM_OP_RECORD || op->kind == SIM_OP_AWAIT ||
+		op->kind == SIM_OP_WAIT_VALUE);
 	if (!here && stream_start(stream)) {
 		op_free(op);
 		return CUDA_ERROR_OUT_OF_MEMORY;
@@ -429,4 +469,54 @@ CUresult cuLaunchHostFunc(CUstream handle, CUhostFn fn, void *data)
 	if (!fn)
 		return sim_leave(CUDA_ERROR_INVALID_VALUE);
 	return sim_leave(sim_stream_submit(stream, &op, false));
+}
+
+/*
+ * A word in host memory that the device can address. In device memory it is not
+ * simulated, nor are a flush of remote writes and NOR, for which a device has
+ * attributes that this one lacks.
+ */
+static CUresult value_submit(CUstream handle, CUdeviceptr addr,
+			     struct sim_op *op)
+{
+	struct CUstream_st *stream;
+	CUresult result = stream_enter(handle, &stream);
+	struct sim_range *range;
+
+	if (result)
+		return result;
+	range = sim_range_find(&sim_ranges, addr);
+	if (addr % sizeof(uint32_t) || !range)
+		return sim_leave(CUDA_ERROR_INVALID_VALUE);
+	if (sim_range_is_device(range))
+		return sim_leave(CUDA_ERROR_NOT_SUPPORTED);
+	op->word = (uint32_t *)(uintptr_t)addr;
+	return sim_leave(sim_stream_submit(stream, op, false));
+}
+
+CUresult cuStreamWaitValue32_v2(CUstream handle, CUdeviceptr addr,
+				cuuint32_t value, unsigned int flags)
+{
+	struct sim_op op = {
+		.kind = SIM_OP_WAIT_VALUE,
+		.value = value,
+		.wait_flags = flags,
+	};
+
+	if (flags & ~(CU_STREAM_WAIT_VALUE_NOR | CU_STREAM_WAIT_VALUE_FLUSH))
+		return CUDA_ERROR_INVALID_VALUE;
+	if (flags & CU_STREAM_WAIT_VALUE_FLUSH ||
+	    flags == CU_STREAM_WAIT_VALUE_NOR)
+		return CUDA_ERROR_NOT_SUPPORTED;
+	return value_submit(handle, addr, &op);
+}
+
+CUresult cuStreamWriteValue32_v2(CUstream handle, CUdeviceptr addr,
+				 cuuint32_t value, unsigned int flags)
+{
+	struct sim_op op = { .kind = SIM_OP_WRITE_VALUE, .value = value };
+
+	if (flags & ~CU_STREAM_WRITE_VALUE_NO_MEMORY_BARRIER)
+		return CUDA_ERROR_INVALID_VALUE;
+	return value_submit(handle, addr, &op);
 }

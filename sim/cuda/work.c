@@ -27,7 +27,11 @@ CUresult sim_work_run(struct sim_op *op, CUdevice dev)
 		op->fn(op->data);
 		sim_in_host_fn = false;
 		return CUDA_SUCCESS;
+	case SIM_OP_WRITE_VALUE:
+		__atomic_store_n(op->word, op->value, __ATOMIC_SEQ_CST);
+		return CUDA_SUCCESS;
 	case SIM_OP_NOP:
+	case SIM_OP_WAIT_VALUE:
 	case SIM_OP_AWAIT:
 	case SIM_OP_RECORD:
 		break;

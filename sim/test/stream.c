@@ -247,6 +247,33 @@ static void test_host_function(CUstream stream)
 	   "no function");
 }
 
+/* The word is the CPU's to write; the stream goes on when it is far enough. */
+static void test_values(CUstream stream)
+{
+	uint32_t *word = (uint32_t *)pinned;
+	CUdeviceptr addr = (uintptr_t)pinned;
+
+	__atomic_store_n(word, UINT32_MAX, __ATOMIC_SEQ_CST);
+	is(cuStreamWaitValue32(stream, addr, 2, CU_STREAM_WAIT_VALUE_GEQ),
+	   CUDA_SUCCESS, "a stream waits for a value");
+	is(cuStreamWriteValue32(stream, addr + 4, 77, 0), CUDA_SUCCESS,
+	   "and then writes one");
+	is(cuStreamQuery(stream), CUDA_ERROR_NOT_READY, "it waits");
+	__atomic_store_n(word, 1, __ATOMIC_SEQ_CST);
+	is(cuStreamQuery(stream), CUDA_ERROR_NOT_READY, "for no less");
+	__atomic_store_n(word, 3, __ATOMIC_SEQ_CST);
+	is(cuStreamSynchronize(stream), CUDA_SUCCESS, "more will do");
+	is(__atomic_load_n(word + 1, __ATOMIC_SEQ_CST), 77, "it has written");
+	cuStreamWaitValue32(stream, addr, 3, CU_STREAM_WAIT_VALUE_EQ);
+	cuStreamWaitValue32(stream, addr, 2, CU_STREAM_WAIT_VALUE_AND);
+	is(cuStreamSynchronize(stream), CUDA_SUCCESS,
+	   "what is there already is not waited for");
+	is(cuStreamWaitValue32(stream, addr + 2, 0, 0),
+	   CUDA_ERROR_INVALID_VALUE, "a word askew");
+	is(cuStreamWaitValue32(stream, addr, 0, 4), CUDA_ERROR_INVALID_VALUE,
+	   "an unknown comparison");
+}
+
 static void *hammer(void *data)
 {
 	CUdeviceptr at = device + (uintptr_t)data * (LEN / 4);
@@ -314,6 +341,7 @@ int main(void)
 		     "a blocking stream follows the legacy one");
 	test_destroy();
 	test_host_function(second);
+	test_values(non_blocking);
 	test_threads();
 	is(cuDevicePrimaryCtxRelease(0), CUDA_SUCCESS, "release the context");
 	is(cuCtxSynchronize(), CUDA_ERROR_CONTEXT_IS_DESTROYED,
