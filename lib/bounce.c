@@ -124,6 +124,26 @@ void peerdma_bounce_put(struct peerdma *ctx, struct peerdma_bounce *bounce)
 }
 
 /**
+ * peerdma_bounce_warm() - pin all that there may be
+ * @ctx: the context
+ *
+ * Pinning may wait for every stream of the GPU, and one of them for us.
+ */
+void peerdma_bounce_warm(struct peerdma *ctx)
+{
+	struct peerdma_bounce *taken[TOTAL_MAX];
+	unsigned int nr;
+
+	for (nr = 0; nr < TOTAL_MAX; nr++) {
+		taken[nr] = peerdma_bounce_get(ctx, true, false);
+		if (!taken[nr])
+			break;
+	}
+	while (nr)
+		peerdma_bounce_put(ctx, taken[--nr]);
+}
+
+/**
  * peerdma_bounce_drain() - free all
  * @ctx: a context that nobody uses any more
  */

@@ -70,6 +70,10 @@ static const struct call {
 	CALL(cuMemHostUnregister, "cuMemHostUnregister"),
 	CALL(cuPointerGetAttribute, "cuPointerGetAttribute"),
 	CALL(cuPointerSetAttribute, "cuPointerSetAttribute"),
+	{ "cuLaunchHostFunc",
+	  offsetof(struct peerdma_cuda, cuLaunchHostFunc), true },
+	{ "cuStreamWaitValue32_v2",
+	  offsetof(struct peerdma_cuda, cuStreamWaitValue32), true },
 #undef CALL
 	{ "cuStreamWriteValue32_v2",
 	  offsetof(struct peerdma_cuda, cuStreamWriteValue32), true },

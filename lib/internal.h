@@ -70,6 +70,12 @@ struct peerdma_cuda {
 				     unsigned long long addr);
 	int (*cuPointerSetAttribute)(const void *value, int attribute,
 				     unsigned long long addr);
+	/* Since CUDA 10, and since 12; NULL before. */
+	int (*cuLaunchHostFunc)(peerdma_cuda_stream stream,
+				void (*fn)(void *data), void *data);
+	int (*cuStreamWaitValue32)(peerdma_cuda_stream stream,
+				   unsigned long long addr, uint32_t value,
+				   unsigned int flags);
 	/* Since CUDA 11.3; NULL before. */
 	int (*cuFlushGPUDirectRDMAWrites)(int target, int scope);
 };
@@ -153,6 +159,7 @@ struct peerdma_bounce {
 struct peerdma_bounce *peerdma_bounce_get(struct peerdma *ctx, bool cuda,
 					  bool wait);
 void peerdma_bounce_put(struct peerdma *ctx, struct peerdma_bounce *bounce);
+void peerdma_bounce_warm(struct peerdma *ctx);
 void peerdma_bounce_drain(struct peerdma *ctx);
 
 /* ---- spin.c: waiting awake ------------------------------------------------ */
@@ -188,6 +195,8 @@ void peerdma_pool_retract(struct peerdma *ctx, struct peerdma_job *job);
 /* ---- lane.c: a stream and its marks --------------------------------------- */
 
 #define PEERDMA_LANE_EVENTS	16
+#define PEERDMA_STREAM_NON_BLOCKING	1
+#define PEERDMA_EVENT_DISABLE_TIMING	2
 /* Up to that much goes in one piece, without bounces and threads. */
 #define PEERDMA_SMALL_LEN	((size_t)64 << 10)
 
@@ -338,11 +347,23 @@ struct peerdma_transfer {
 	uint64_t buffer_offset;
 	uint64_t len;
 	uint64_t done;			/* from the start, without a gap */
+	uint64_t before;		/* moved of parts that went before, */
+	uint64_t after;			/* and the length of those to come */
 	bool probed;
 	struct peerdma_probe probe;	/* once probed */
-	bool cancelled;			/* by opts.progress */
+	bool cancelled;			/* by opts.progress, or by @cancel */
+	const atomic_bool *cancel;	/* a queue's, or NULL */
 };
 
+int peerdma_transfer_check(const struct peerdma_buffer *buf, size_t len,
+			   uint64_t file_offset, uint64_t buffer_offset);
+int peerdma_transfer_begin(struct peerdma_transfer *transfer, int fd,
+			   bool write);
+int peerdma_transfer_move(struct peerdma_transfer *transfer);
+void peerdma_transfer_end(struct peerdma_transfer *transfer, int err);
+int peerdma_transfer_probe(struct peerdma_transfer *transfer);
+int peerdma_io_opts_take(struct peerdma_io_opts *taken,
+			 const struct peerdma_io_opts *opts);
 int peerdma_transfer_advance(struct peerdma_transfer *transfer, size_t len,
 			     uint64_t *counter);
 void peerdma_transfer_blame(struct peerdma_transfer *transfer, int reason);
@@ -373,6 +394,30 @@ int peerdma_small_move(struct peerdma_transfer *transfer, size_t len,
 bool peerdma_pages_suit(const struct peerdma_file *file);
 int peerdma_pages_get(struct peerdma_buffer *buf, int *out_reason);
 void peerdma_pages_put(struct peerdma_buffer *buf);
+
+/* ---- vector.c: requests of several parts, and small ones together -------- */
+
+/* Small reads out of the page cache that become few copies. */
+struct peerdma_gather {
+	struct peerdma *ctx;
+	struct peerdma_lane *lane;
+	struct peerdma_bounce *bounce;
+	size_t used;			/* of the bounce */
+	size_t start;			/* in the bounce: the copy to come */
+	uint64_t device;		/* ... and where it goes */
+	int err;			/* of a copy: nothing of it counts */
+};
+
+int peerdma_gather_begin(struct peerdma_gather *gather,
+			 struct peerdma_buffer *buf);
+bool peerdma_gather_read(struct peerdma_gather *gather,
+			 struct peerdma_buffer *buf, struct peerdma_file *file,
+			 const struct peerdma_io_vec *vec, size_t *out_moved);
+int peerdma_gather_end(struct peerdma_gather *gather);
+bool peerdma_gather_wants(const struct peerdma_buffer *buf, bool write,
+			  uint64_t len, uint32_t path);
+int peerdma_vector_move(struct peerdma_transfer *transfer,
+			struct peerdma_io_vec *vecs, size_t nr);
 
 /* ---- pci.c, sized.c ------------------------------------------------------ */
 

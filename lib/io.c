@@ -21,7 +21,12 @@ int peerdma_transfer_advance(struct peerdma_transfer *t, size_t len,
 	t->done += len;
 	*counter += len;
 	if (t->opts.progress && !t->cancelled)
-		t->cancelled = t->opts.progress(t->opts.arg, t->done, t->len);
+		t->cancelled = t->opts.progress(t->opts.arg,
+						  t->before + t->done,
+						  t->before + t->len +
+							  t->after);
+	if (t->cancel && atomic_load(t->cancel))
+		t->cancelled = true;
 	return t->cancelled ? -ECANCELED : 0;
 }
 
@@ -36,8 +41,17 @@ void peerdma_transfer_blame(struct peerdma_transfer *t, int reason)
 		t->result.reason = reason;
 }
 
-static int check_range(const struct peerdma_buffer *buf, size_t len,
-		       uint64_t file_offset, uint64_t buffer_offset)
+/**
+ * peerdma_transfer_check() - may a range be moved at all?
+ * @buf: the buffer
+ * @len: bytes
+ * @file_offset: where in the file
+ * @buffer_offset: where in the buffer
+ *
+ * Return: 0; -EINVAL: no ssize_t counts so much; -EOVERFLOW; -ERANGE.
+ */
+int peerdma_transfer_check(const struct peerdma_buffer *buf, size_t len,
+			   uint64_t file_offset, uint64_t buffer_offset)
 {
 	if (len > SSIZE_MAX)
 		return -EINVAL;
@@ -46,8 +60,15 @@ static int check_range(const struct peerdma_buffer *buf, size_t len,
 	return peerdma_buffer_range(buf, buffer_offset, len);
 }
 
-static int take_opts(struct peerdma_io_opts *o,
-		     const struct peerdma_io_opts *opts)
+/**
+ * peerdma_io_opts_take() - take a caller's options
+ * @o: where to
+ * @opts: the caller's; NULL: defaults
+ *
+ * Return: 0 or a negative errno.
+ */
+int peerdma_io_opts_take(struct peerdma_io_opts *o,
+			 const struct peerdma_io_opts *opts)
 {
 	int err;
 
@@ -110,7 +131,13 @@ static uint64_t direct_len(const struct peerdma_transfer *t, uint64_t len)
 	return left < len ? left : len;
 }
 
-static int probe(struct peerdma_transfer *t)
+/**
+ * peerdma_transfer_probe() - find out whether the direct path is open, once
+ * @t: begun; @t->probe gets the answer
+ *
+ * Return: 0 or a negative errno.
+ */
+int peerdma_transfer_probe(struct peerdma_transfer *t)
 {
 	int err;
 
@@ -131,7 +158,7 @@ static int move_uncached(struct peerdma_transfer *t, uint64_t len)
 	struct peerdma_split split;
 	int part;
 
-	part = probe(t);
+	part = peerdma_transfer_probe(t);
 	if (part)
 		return part;
 	if (t->probe.reason)
@@ -220,19 +247,60 @@ static int move_by_regions(struct peerdma_transfer *t)
 	return part;
 }
 
-static int move(struct peerdma_transfer *t)
+/**
+ * peerdma_transfer_move() - move what is left of a transfer
+ * @t: begun
+ *
+ * Return: enum peerdma_part or a negative errno.
+ */
+int peerdma_transfer_move(struct peerdma_transfer *t)
 {
+	uint64_t len = t->len - t->done;
+
 	switch (t->opts.path) {
 	case PEERDMA_PATH_DIRECT:
-		return move_uncached(t, t->len);
+		return move_uncached(t, len);
 	case PEERDMA_PATH_STAGED:
-		return stage_instead(t, t->len, PEERDMA_REASON_FORCED);
+		return stage_instead(t, len, PEERDMA_REASON_FORCED);
 	default:
 		break;
 	}
 	if (t->file.write || !t->buf->cuda)
-		return move_plainly(t, t->len);
+		return move_plainly(t, len);
 	return move_by_regions(t);
+}
+
+/**
+ * peerdma_transfer_begin() - check a transfer's two ends
+ * @t: with buffer, range and options
+ * @fd: the caller's file
+ * @write: to the file, else from it
+ *
+ * Return: 0: peerdma_transfer_end() must follow; a negative errno.
+ */
+int peerdma_transfer_begin(struct peerdma_transfer *t, int fd, bool write)
+{
+	int err;
+
+	err = peerdma_transfer_check(t->buf, t->len, t->file_offset,
+				     t->buffer_offset);
+	if (err)
+		return err;
+	if (!write && t->buf->read_only)
+		return -EACCES;
+	return peerdma_file_open(&t->file, fd, write);
+}
+
+/**
+ * peerdma_transfer_end() - let go of the file, and count
+ * @t: begun
+ * @err: what the last part answered
+ */
+void peerdma_transfer_end(struct peerdma_transfer *t, int err)
+{
+	t->result.error = err < 0 ? err : 0;
+	peerdma_stats_add(t->buf->ctx, &t->result, t->file.write);
+	peerdma_file_close(&t->file);
 }
 
 static ssize_t transfer(struct peerdma_transfer *t, int fd, bool write,
@@ -241,22 +309,17 @@ static ssize_t transfer(struct peerdma_transfer *t, int fd, bool write,
 {
 	int err;
 
-	err = take_opts(&t->opts, opts);
+	err = peerdma_io_opts_take(&t->opts, opts);
 	if (!err)
-		err = check_range(t->buf, t->len, t->file_offset,
-				  t->buffer_offset);
-	if (!err && !write && t->buf->read_only)
-		err = -EACCES;
-	if (!err)
-		err = peerdma_file_open(&t->file, fd, write);
-	if (err)
-		goto out_result;
-	if (t->len)
-		err = move(t);
-	peerdma_file_close(&t->file);
-out_result:
-	t->result.error = err < 0 ? err : 0;
-	peerdma_stats_add(t->buf->ctx, &t->result, write);
+		err = peerdma_transfer_begin(t, fd, write);
+	if (err) {
+		t->result.error = err;
+		peerdma_stats_add(t->buf->ctx, &t->result, write);
+	} else {
+		if (t->len)
+			err = peerdma_transfer_move(t);
+		peerdma_transfer_end(t, err);
+	}
 	if (peerdma_sized_out(result, &t->result, sizeof(t->result)))
 		return -EINVAL;
 	return t->done ? (ssize_t)t->done : t->result.error;

@@ -10,8 +10,6 @@
 
 #include "internal.h"
 
-#define STREAM_NON_BLOCKING	1
-#define EVENT_DISABLE_TIMING	2
 #define WRITE_DEFAULT		0
 #define FLAG_LEN		64
 /* A small copy is done long before, unless the GPU is behind; nanoseconds. */
@@ -37,12 +35,13 @@ static int lane_fill(const struct peerdma_cuda *cuda, struct peerdma_lane *lane)
 	unsigned int i;
 	int result;
 
-	result = cuda->cuStreamCreate(&lane->stream, STREAM_NON_BLOCKING);
+	result = cuda->cuStreamCreate(&lane->stream,
+				      PEERDMA_STREAM_NON_BLOCKING);
 	if (!result)
 		fill_small(cuda, lane);
 	for (i = 0; !result && i < PEERDMA_LANE_EVENTS; i++)
 		result = cuda->cuEventCreate(&lane->events[i],
-					     EVENT_DISABLE_TIMING);
+					     PEERDMA_EVENT_DISABLE_TIMING);
 	return result;
 }
 

@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 #define PEERDMA_VERSION "0.1.0"
 
@@ -49,6 +50,7 @@ extern "C" {
 struct peerdma;
 struct peerdma_buffer;
 struct peerdma_region;
+struct peerdma_queue;
 
 /** PEERDMA_GPU_NONE - in peerdma_open_opts.gpu: leave CUDA alone */
 #define PEERDMA_GPU_NONE	(-1)
@@ -330,6 +332,30 @@ ssize_t peerdma_write_opts(struct peerdma_buffer *buf, int fd, size_t len,
 			   struct peerdma_io_result *result);
 
 /**
+ * struct peerdma_io_vec - one part of a request
+ * @file_offset: where in the file, as pread(2) counts
+ * @buffer_offset: where in the buffer
+ * @len: bytes
+ * @result: written: bytes moved, fewer than @len where the file ends or an error
+ *	came; or a negative errno when none was
+ */
+struct peerdma_io_vec {
+	uint64_t file_offset;
+	uint64_t buffer_offset;
+	uint64_t len;
+	int64_t result;
+};
+
+ssize_t peerdma_readv(struct peerdma_buffer *buf, int fd,
+		      struct peerdma_io_vec *vecs, size_t nr,
+		      const struct peerdma_io_opts *opts,
+		      struct peerdma_io_result *result);
+ssize_t peerdma_writev(struct peerdma_buffer *buf, int fd,
+		       struct peerdma_io_vec *vecs, size_t nr,
+		       const struct peerdma_io_opts *opts,
+		       struct peerdma_io_result *result);
+
+/**
  * struct peerdma_region_opts - how to keep a file range in memory
  * @size: set by PEERDMA_SIZED()
  * @flags: must be 0
@@ -345,6 +371,128 @@ int peerdma_region_open(struct peerdma *ctx, int fd, uint64_t offset,
 			uint64_t len, const struct peerdma_region_opts *opts,
 			struct peerdma_region **out_region);
 void peerdma_region_close(struct peerdma_region *region);
+
+/* ---- queue --------------------------------------------------------------- */
+
+/** PEERDMA_QUEUE_DEPTH_MAX - the most requests that a queue can hold */
+#define PEERDMA_QUEUE_DEPTH_MAX	32768
+
+/** PEERDMA_QUEUE_NO_URING - direct requests by threads, not by an io_uring */
+#define PEERDMA_QUEUE_NO_URING	(1u << 0)
+
+/**
+ * struct peerdma_queue_opts - how to make a queue
+ * @size: set by PEERDMA_SIZED()
+ * @flags: PEERDMA_QUEUE_*
+ * @threads: at most so many threads of its own; 0: as many as are of use
+ */
+struct peerdma_queue_opts {
+	size_t size;
+	uint32_t flags;
+	uint32_t threads;
+};
+
+/**
+ * struct peerdma_queue_info - what a queue is and has
+ * @size: set by PEERDMA_SIZED()
+ * @depth: requests that it can hold
+ * @held: requests that it holds: submitted, and not reaped
+ * @done: those of them that can be reaped
+ * @uring: 1 when direct requests go by an io_uring
+ */
+struct peerdma_queue_info {
+	size_t size;
+	uint32_t depth;
+	uint32_t held;
+	uint32_t done;
+	uint32_t uring;
+};
+
+/** PEERDMA_IO_WRITE - from the buffer to the file; else the other way */
+#define PEERDMA_IO_WRITE	(1u << 0)
+/** PEERDMA_IO_STREAM - in order with the work of a CUDA stream */
+#define PEERDMA_IO_STREAM	(1u << 1)
+
+/**
+ * struct peerdma_io_request - a read or write for a queue
+ * @size: sizeof(struct peerdma_io_request), the same in all of an array
+ * @user_data: for the caller, who finds it in the completion
+ * @buf: the buffer
+ * @fd: the file
+ * @flags: PEERDMA_IO_*
+ * @file_offset: where in the file, as pread(2) counts
+ * @buffer_offset: where in the buffer
+ * @len: bytes, any number
+ * @vecs: the parts of a request of several, or NULL; then the three before are 0
+ * @nr_vecs: how many
+ * @path: enum peerdma_path
+ * @stream: with PEERDMA_IO_STREAM: a CUstream or cudaStream_t, NULL is CUDA's
+ *	default one
+ *
+ * @buf and @fd stay open, and @vecs stay where they are, until the request has
+ * been reaped.
+ */
+struct peerdma_io_request {
+	size_t size;
+	uint64_t user_data;
+	struct peerdma_buffer *buf;
+	int32_t fd;
+	uint32_t flags;
+	uint64_t file_offset;
+	uint64_t buffer_offset;
+	uint64_t len;
+	struct peerdma_io_vec *vecs;
+	uint32_t nr_vecs;
+	uint32_t path;
+	void *stream;
+};
+
+/**
+ * struct peerdma_completion - what became of a request
+ * @user_data: of the request
+ * @result: bytes moved, as peerdma_read() or peerdma_readv() would return, or a
+ *	negative errno when none was
+ * @error: 0 when all was moved or the file ended, else the negative errno that
+ *	ended the request early
+ * @reason: 0, or why not all bytes went directly or out of the page cache
+ * @bytes_direct: as in struct peerdma_io_result, and so on
+ * @bytes_staged: through host memory
+ * @bytes_cached: through the page cache, where they were
+ * @bytes_registered: out of a region
+ * @reserved: 0
+ */
+struct peerdma_completion {
+	uint64_t user_data;
+	int64_t result;
+	int32_t error;
+	int32_t reason;
+	uint64_t bytes_direct;
+	uint64_t bytes_staged;
+	uint64_t bytes_cached;
+	uint64_t bytes_registered;
+	uint64_t reserved[4];
+};
+
+/** PEERDMA_SUBMIT_WAIT - wait for room in the queue instead of -EAGAIN */
+#define PEERDMA_SUBMIT_WAIT	(1u << 0)
+/** PEERDMA_CANCEL_ALL - every request, whatever its user_data */
+#define PEERDMA_CANCEL_ALL	(1u << 0)
+
+int peerdma_queue_create(struct peerdma *ctx, unsigned int depth,
+			 const struct peerdma_queue_opts *opts,
+			 struct peerdma_queue **out_queue);
+void peerdma_queue_destroy(struct peerdma_queue *queue);
+int peerdma_queue_info(struct peerdma_queue *queue,
+		       struct peerdma_queue_info *info);
+int peerdma_queue_submit(struct peerdma_queue *queue,
+			 const struct peerdma_io_request *requests,
+			 unsigned int nr, uint32_t flags);
+int peerdma_queue_reap(struct peerdma_queue *queue,
+		       struct peerdma_completion *completions, unsigned int min,
+		       unsigned int max, const struct timespec *timeout);
+int peerdma_queue_cancel(struct peerdma_queue *queue, uint64_t user_data,
+			 uint32_t flags);
+int peerdma_queue_eventfd(struct peerdma_queue *queue);
 
 /**
  * struct peerdma_check_result - the path of a file or of a pair of devices

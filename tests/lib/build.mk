@@ -3,14 +3,14 @@
 # run in the project's root. The caller sets O.
 
 LIB_TEST_FAKES := $(O)/tests/lib/fake_kernel.o
-LIB_TEST_NAMES := buffer context io no_cuda random reason region \
-	sized split threads
+LIB_TEST_NAMES := buffer context io no_cuda queue queue_ways random reason region \
+	sized split stream threads
 LIB_TESTS := $(LIB_TEST_NAMES:%=$(O)/tests/lib/%)
 LIB_TEST_CFLAGS = -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Ilib \
 	-pthread -MMD -MP $(shell $(PKG_CONFIG) --cflags cmocka)
 # The fake kernel stands where the library's objects call the real one.
 LIB_TEST_LIBS = $(O)/lib/libpeerdma.a -Wl,--wrap=ioctl,--wrap=open64 \
-	-Wl,--wrap=pread64,--wrap=pwrite64,--wrap=preadv64v2,--wrap=syscall \
+	-Wl,--wrap=pread64,--wrap=pwrite64,--wrap=preadv64v2,--wrap=syscall,--wrap=poll \
 	$(shell $(PKG_CONFIG) --libs cmocka) -ldl -pthread
 LIB_TEST_CUDA := $(O)/tests/lib/libcuda.so.1
 

@@ -15,7 +15,7 @@
 #define STRIDE		0x100000000ull
 
 enum { INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201,
-       NOT_READY = 600 };
+       NOT_READY = 600, ILLEGAL_ADDRESS = 700, NOT_SUPPORTED = 801 };
 
 struct fake_cuda fake_cuda = { .nr_gpus = 1, .ordering = 100 };
 
@@ -189,10 +189,10 @@ int cuMemFreeHost(void *addr)
 }
 
 /*
- * Registered host memory. What is pinned stays readable, whatever becomes of the
- * mapping's rights, and whatever becomes of the file: a page that the mapping
- * has lost is as it was when it was registered. The CPU reads it, too, as the
- * driver's does: the first byte of large copies, all of small ones.
+ * Registered host memory. What is pinned stays readable, whatever becomes of
+ * the mapping's rights, and whatever becomes of the file: a page that the
+ * mapping has lost is as it was when it was registered. The CPU reads it, too,
+ * as the driver's does: the first byte of large copies, all of small ones.
  */
 static struct registration {
 	char *addr;
@@ -236,6 +236,18 @@ static void copy_registered(unsigned char *dst, const char *src, size_t len,
 	}
 }
 
+static bool fails_now(void)
+{
+	bool fails;
+
+	pthread_mutex_lock(&lock);
+	fails = fake_cuda.failing_copies > 0;
+	fake_cuda.failing_copies -= fails;
+	fake_cuda.copies++;
+	pthread_mutex_unlock(&lock);
+	return fails;
+}
+
 int cuMemcpyHtoDAsync_v2(unsigned long long dst, const void *src, size_t len,
 			 void *stream)
 {
@@ -245,6 +257,8 @@ int cuMemcpyHtoDAsync_v2(unsigned long long dst, const void *src, size_t len,
 
 	if (!depth || !stream || !fake_cuda_find(dst, len, &fd, &offset))
 		return INVALID_VALUE;
+	if (fails_now())
+		return OUT_OF_MEMORY;
 	pthread_mutex_lock(&lock);
 	r = find_registration(src);
 	pthread_mutex_unlock(&lock);
@@ -306,11 +320,136 @@ int cuStreamSynchronize(void *stream)
 	return stream ? 0 : INVALID_VALUE;
 }
 
+/*
+ * The program's stream: a list and a thread. Other streams do everything at
+ * once. Once the context is dead, nothing of it is done any more.
+ */
+struct op {
+	struct op *next;
+	void (*fn)(void *data);
+	void *data;
+	uint32_t *word;
+	uint32_t value;
+	struct event *event;
+};
+
+struct event {
+	int pending;
+};
+
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	struct op *first;
+	struct op **last;
+	bool started;
+} stream = {
+	.lock = PTHREAD_MUTEX_INITIALIZER,
+	.changed = PTHREAD_COND_INITIALIZER,
+	.last = &stream.first,
+};
+
+static bool is_dead(void)
+{
+	return __atomic_load_n(&fake_cuda.dead, __ATOMIC_SEQ_CST);
+}
+
+static void run_op(const struct op *op)
+{
+	if (op->fn && !is_dead())
+		op->fn(op->data);
+	while (op->word && !is_dead() &&
+	       (int32_t)(__atomic_load_n(op->word, __ATOMIC_ACQUIRE) -
+			 op->value) < 0)
+		usleep(100);
+}
+
+static void *stream_main(void *arg)
+{
+	struct op *op;
+
+	pthread_mutex_lock(&stream.lock);
+	for (;;) {
+		op = stream.first;
+		if (!op) {
+			pthread_cond_wait(&stream.changed, &stream.lock);
+			continue;
+		}
+		pthread_mutex_unlock(&stream.lock);
+		run_op(op);
+		pthread_mutex_lock(&stream.lock);
+		stream.first = op->next;
+		if (!stream.first)
+			stream.last = &stream.first;
+		if (op->event)
+			op->event->pending--;
+		free(op);
+		pthread_cond_broadcast(&stream.changed);
+	}
+	return arg;
+}
+
+static int put_op(struct op template)
+{
+	struct op *op = malloc(sizeof(*op));
+	pthread_t thread;
+
+	*op = template;
+	op->next = NULL;
+	pthread_mutex_lock(&stream.lock);
+	if (!stream.started && !pthread_create(&thread, NULL, stream_main,
+					       NULL))
+		stream.started = !pthread_detach(thread);
+	*stream.last = op;
+	stream.last = &op->next;
+	if (op->event)
+		op->event->pending++;
+	pthread_cond_broadcast(&stream.changed);
+	pthread_mutex_unlock(&stream.lock);
+	return 0;
+}
+
+void *fake_cuda_stream(void)
+{
+	return &stream;
+}
+
+void fake_cuda_kill(void)
+{
+	__atomic_store_n(&fake_cuda.dead, true, __ATOMIC_SEQ_CST);
+}
+
+int cuLaunchHostFunc(void *handle, void (*fn)(void *data), void *data)
+{
+	if (is_dead())
+		return ILLEGAL_ADDRESS;
+	if (handle != &stream)
+		return INVALID_VALUE;
+	return put_op((struct op){ .fn = fn, .data = data });
+}
+
+int cuStreamWaitValue32_v2(void *handle, unsigned long long addr,
+			   uint32_t value, unsigned int flags);
+int cuStreamWaitValue32_v2(void *handle, unsigned long long addr,
+			   uint32_t value, unsigned int flags)
+{
+	if (fake_cuda.no_wait_value)
+		return NOT_SUPPORTED;
+	if (!depth || flags || (handle != &stream && value))
+		return INVALID_VALUE;
+	if (handle != &stream)
+		return 0;
+	return put_op((struct op){
+		.word = (uint32_t *)(uintptr_t)addr,
+		.value = value,
+	});
+}
+
 int cuEventCreate(void **out, unsigned int flags)
 {
 	if (!depth || flags != 2)
 		return INVALID_VALUE;
-	*out = malloc(1);
+	*out = calloc(1, sizeof(struct event));
 	__atomic_add_fetch(&fake_cuda.streams, 1, __ATOMIC_SEQ_CST);
 	return 0;
 }
@@ -322,9 +461,21 @@ int cuEventDestroy_v2(void *event)
 	return 0;
 }
 
-int cuEventRecord(void *event, void *stream)
+int cuEventRecord(void *event, void *handle)
 {
-	return depth && event && stream ? 0 : INVALID_VALUE;
+	if (!depth || !event || !handle)
+		return INVALID_VALUE;
+	return handle == &stream ? put_op((struct op){ .event = event }) : 0;
+}
+
+static bool is_pending(const struct event *event)
+{
+	bool pending;
+
+	pthread_mutex_lock(&stream.lock);
+	pending = event->pending;
+	pthread_mutex_unlock(&stream.lock);
+	return pending;
 }
 
 /* A copy is never done when it is asked about first. */
@@ -334,12 +485,22 @@ int cuEventQuery(void *event)
 
 	if (!event)
 		return INVALID_VALUE;
-	return calls++ & 1 ? 0 : NOT_READY;
+	if (is_dead())
+		return ILLEGAL_ADDRESS;
+	return !is_pending(event) && calls++ & 1 ? 0 : NOT_READY;
 }
 
 int cuEventSynchronize(void *event)
 {
-	return event ? 0 : INVALID_VALUE;
+	struct event *e = event;
+
+	if (!event)
+		return INVALID_VALUE;
+	pthread_mutex_lock(&stream.lock);
+	while (e->pending)
+		pthread_cond_wait(&stream.changed, &stream.lock);
+	pthread_mutex_unlock(&stream.lock);
+	return 0;
 }
 
 /* Flags: for all contexts, and to be read only. */

@@ -19,6 +19,10 @@ struct fake_cuda {
 	int fail_write_value;	/* cuStreamWriteValue32 is not to be had */
 	int busy;		/* streams are far behind */
 	int waits;		/* by cuStreamSynchronize */
+	int copies;		/* to the GPU, by streams ... */
+	int failing_copies;	/* ... of which so many fail first */
+	bool no_wait_value;	/* streams wait for no words */
+	bool dead;		/* a kernel has failed */
 	int allocations;
 	int host_allocations;
 	int contexts;		/* primary contexts retained */
@@ -34,5 +38,9 @@ extern struct fake_cuda fake_cuda;
 bool fake_cuda_find(uint64_t addr, uint64_t len, int *out_fd,
 		    uint64_t *out_offset);
 unsigned char *fake_cuda_memory(uint64_t addr);
+/* The program's one stream that does things in order and in its own time. */
+void *fake_cuda_stream(void);
+void fake_cuda_kill(void);
+int cuLaunchHostFunc(void *stream, void (*fn)(void *data), void *data);
 
 #endif /* FAKE_CUDA_H */

@@ -3,12 +3,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/dma-buf.h>
+#include <linux/io_uring.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -17,6 +22,10 @@
 #include "fake_kernel.h"
 
 #define NR_MAX	64
+
+#ifndef SYS_cachestat
+#define SYS_cachestat	451
+#endif
 
 /* Without CUDA there is no fake of it either. */
 #pragma weak fake_cuda_find
@@ -46,6 +55,8 @@ ssize_t __wrap_preadv64v2(int fd, const struct iovec *vecs, int nr,
 long __real_syscall(long number, ...);
 long __wrap_syscall(long number, ...);
 int __real_open64(const char *path, int flags, ...);
+int __real_poll(struct pollfd *fds, nfds_t nr, int timeout);
+int __wrap_poll(struct pollfd *fds, nfds_t nr, int timeout);
 int __wrap_ioctl(int fd, unsigned long request, void *arg);
 ssize_t __wrap_pread64(int fd, void *dst, size_t len, off_t offset);
 ssize_t __wrap_pwrite64(int fd, const void *src, size_t len, off_t offset);
@@ -230,19 +241,68 @@ static int io_failure(const struct peerdma_file_io *io)
 		return fake_kernel.probe_errno;
 	}
 	__atomic_add_fetch(&fake_kernel.nr_file_io, 1, __ATOMIC_RELAXED);
-	if (fake_kernel.interrupts > 0) {
-		fake_kernel.interrupts--;
+	if (__atomic_load_n(&fake_kernel.interrupts, __ATOMIC_RELAXED) > 0 &&
+	    __atomic_fetch_sub(&fake_kernel.interrupts, 1,
+			       __ATOMIC_RELAXED) > 0)
 		return EINTR;
-	}
 	if (fake_kernel.io_errno && fake_kernel.io_skip-- <= 0)
 		return fake_kernel.io_errno;
 	return 0;
 }
 
-static int do_file_io(struct peerdma_file_io *io)
+static pthread_mutex_t gate_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t gate_opened = PTHREAD_COND_INITIALIZER;
+static int nr_in_gate;
+
+void fake_kernel_open_gate(void)
+{
+	pthread_mutex_lock(&gate_lock);
+	fake_kernel.gate = 0;
+	pthread_cond_broadcast(&gate_opened);
+	pthread_mutex_unlock(&gate_lock);
+}
+
+int fake_kernel_in_gate(void)
+{
+	int nr;
+
+	pthread_mutex_lock(&gate_lock);
+	nr = nr_in_gate;
+	pthread_mutex_unlock(&gate_lock);
+	return nr;
+}
+
+static void pass_gate(void)
+{
+	pthread_mutex_lock(&gate_lock);
+	nr_in_gate++;
+	while (fake_kernel.gate)
+		pthread_cond_wait(&gate_opened, &gate_lock);
+	nr_in_gate--;
+	pthread_mutex_unlock(&gate_lock);
+}
+
+static int move_segments(struct peerdma_file_io *io, int buf)
 {
 	struct peerdma_file_segment *s =
 		(struct peerdma_file_segment *)(uintptr_t)io->segments;
+	uint32_t i;
+	int err;
+
+	for (i = 0; i < io->nr_segments; i++, s++) {
+		err = check_segment(s, bufs[buf].offset, bufs[buf].len);
+		if (err)
+			return err;
+		s->out_result = move(io, s, bufs[buf].offset + s->buffer_offset);
+		if (s->out_result < 0)
+			return -s->out_result;
+		io->out_bytes += s->out_result;
+	}
+	return 0;
+}
+
+static int do_file_io(struct peerdma_file_io *io)
+{
 	int i = find_buf(io->buffer_fd), err;
 
 	io->out_device = PEERDMA_DEVICE(0, 3, 0, 0);
@@ -255,15 +315,13 @@ static int do_file_io(struct peerdma_file_io *io)
 		return EOPNOTSUPP;
 	if (!(fcntl(io->file_fd, F_GETFL) & O_DIRECT))
 		return EBADFD;
+	if (io->nr_segments)
+		pass_gate();
 	err = io_failure(io);
 	if (err || !io->nr_segments)
 		return err;
-	err = check_segment(s, bufs[i].offset, bufs[i].len);
-	if (err)
-		return err;
 	io->out_flags = fake_kernel.io_out_flags;
-	s->out_result = move(io, s, bufs[i].offset + s->buffer_offset);
-	return s->out_result < 0 ? -s->out_result : 0;
+	return move_segments(io, i);
 }
 
 static int do_route(struct peerdma_route *route)
@@ -280,6 +338,7 @@ static int do_info(struct peerdma_info *info)
 	strcpy(info->out_providers, "nvidia");
 	info->out_verbs = 0x1f;
 	info->out_max_segments = PEERDMA_FILE_IO_MAX_SEGMENTS;
+	info->out_features = fake_kernel.uring ? PEERDMA_FEATURE_URING : 0;
 	return 0;
 }
 
@@ -342,25 +401,158 @@ ssize_t __wrap_preadv64v2(int fd, const struct iovec *vecs, int nr,
 	return __real_preadv64v2(fd, vecs, nr, offset, flags);
 }
 
-/* Of a file that was just written the truth would not be much of a test. */
-long __wrap_syscall(long number, ...)
-{
-	struct { uint64_t offset, len; } *range;
-	uint64_t *state;
-	va_list args;
-	int fd;
+/*
+ * One ring at a time, in a memory file that is mapped as the kernel's would be.
+ * Each command is done by a thread of its own.
+ */
+#define RING_OFFSETS	64
 
-	va_start(args, number);
-	fd = va_arg(args, int);
-	range = va_arg(args, void *);
-	state = va_arg(args, uint64_t *);
-	va_end(args);
+static struct {
+	int fd;
+	int event_fd;		/* readable after a completion */
+	char *submissions;
+	char *completions;
+	struct io_uring_sqe *commands;
+} ring;
+
+static char *map_ring(off_t offset, size_t len)
+{
+	return mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd,
+		    offset);
+}
+
+static long ring_setup(unsigned int depth, struct io_uring_params *p)
+{
+	uint32_t entries = 1;
+
+	if (fake_kernel.uring_errno)
+		return answer(fake_kernel.uring_errno);
+	while (entries < depth)
+		entries *= 2;
+	p->sq_entries = entries;
+	p->cq_entries = 2 * entries;
+	p->sq_off.tail = p->cq_off.tail = 4;
+	p->sq_off.ring_mask = p->cq_off.ring_mask = 8;
+	p->sq_off.array = p->cq_off.cqes = RING_OFFSETS;
+	if (ring.event_fd)
+		close(ring.event_fd);
+	ring.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	ring.fd = memfd_create("ring", MFD_CLOEXEC);
+	if (ftruncate(ring.fd, IORING_OFF_SQES + entries * 64))
+		abort();
+	ring.submissions = map_ring(IORING_OFF_SQ_RING,
+				    RING_OFFSETS + entries * 4);
+	ring.completions = map_ring(IORING_OFF_CQ_RING,
+				    RING_OFFSETS + entries * 2 * 16);
+	ring.commands = (void *)map_ring(IORING_OFF_SQES, entries * 64);
+	((uint32_t *)ring.submissions)[2] = entries - 1;
+	((uint32_t *)ring.completions)[2] = 2 * entries - 1;
+	return ring.fd;
+}
+
+static void ring_complete(uint64_t user_data, int32_t result)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	uint32_t *words = (uint32_t *)ring.completions;
+	struct io_uring_cqe *cqes =
+		(void *)(ring.completions + RING_OFFSETS);
+	uint64_t one = 1;
+
+	pthread_mutex_lock(&lock);
+	cqes[words[1] & words[2]].user_data = user_data;
+	cqes[words[1] & words[2]].res = result;
+	__atomic_store_n(&words[1], words[1] + 1, __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&lock);
+	if (write(ring.event_fd, &one, sizeof(one)) != sizeof(one))
+		abort();
+}
+
+struct command {
+	struct peerdma_file_io *io;
+	uint64_t user_data;
+};
+
+static void *run_command(void *arg)
+{
+	struct command *command = arg;
+	int err = do_file_io(command->io);
+
+	ring_complete(command->user_data, err ? -err :
+		      (int32_t)command->io->out_bytes);
+	free(command);
+	return NULL;
+}
+
+/* Return: 1, as io_uring_enter(2) for one command. */
+static long ring_enter(void)
+{
+	uint32_t *words = (uint32_t *)ring.submissions;
+	struct command *command = malloc(sizeof(*command));
+	struct io_uring_sqe *sqe;
+	pthread_t thread;
+	uint64_t addr;
+
+	if (fake_kernel.enter_errno)
+		return free(command), answer(fake_kernel.enter_errno);
+	sqe = &ring.commands[((uint32_t *)(ring.submissions + RING_OFFSETS))
+				     [words[0] & words[2]]];
+	words[0]++;
+	memcpy(&addr, (char *)sqe + 48, sizeof(addr));
+	command->io = (void *)(uintptr_t)addr;
+	command->user_data = sqe->user_data;
+	__atomic_add_fetch(&fake_kernel.nr_commands, 1, __ATOMIC_RELAXED);
+	if (pthread_create(&thread, NULL, run_command, command))
+		abort();
+	pthread_detach(thread);
+	return 1;
+}
+
+int __wrap_poll(struct pollfd *fds, nfds_t nr, int timeout)
+{
+	uint64_t count;
+	int n;
+
+	if (fake_kernel.uring_real || fds[0].fd != ring.fd || !ring.fd ||
+	    nr != 2)
+		return __real_poll(fds, nr, timeout);
+	fds[0].fd = ring.event_fd;
+	n = __real_poll(fds, nr, timeout);
+	if (fds[0].revents &&
+	    read(ring.event_fd, &count, sizeof(count)) != sizeof(count))
+		abort();
+	fds[0].fd = ring.fd;
+	return n;
+}
+
+/* Of a file that was just written the truth would not be much of a test. */
+static long do_cachestat(int fd, const uint64_t *range, uint64_t *state)
+{
 	if (fake_kernel.no_cachestat)
 		return answer(ENOSYS);
 	if (fcntl(fd, F_GETFL) < 0)
 		return answer(EBADF);
-	state[0] = fake_kernel.resident ? (range->len + 4095) / 4096 + 1 : 0;
+	state[0] = fake_kernel.resident ? (range[1] + 4095) / 4096 + 1 : 0;
 	return 0;
+}
+
+long __wrap_syscall(long number, ...)
+{
+	long args[6];
+	va_list list;
+	int i;
+
+	va_start(list, number);
+	for (i = 0; i < 6; i++)
+		args[i] = va_arg(list, long);
+	va_end(list);
+	if (fake_kernel.uring_real && number != SYS_cachestat)
+		return __real_syscall(number, args[0], args[1], args[2],
+				      args[3], args[4], args[5]);
+	if (number == SYS_io_uring_setup)
+		return ring_setup(args[0], (void *)args[1]);
+	if (number == SYS_io_uring_enter)
+		return ring_enter();
+	return do_cachestat(args[0], (void *)args[1], (void *)args[2]);
 }
 
 int __wrap_open64(const char *path, int flags, ...)

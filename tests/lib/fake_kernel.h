@@ -2,8 +2,9 @@
 /*
  * A /dev/peerdma for unit tests of the library, in place of ioctl(2): its
  * dma-bufs are memory files, its FILE_IO is pread(2) and pwrite(2) under the
- * rules of the uAPI header. Beside it pread, pwrite and open can be made to fail.
- * The library's objects see it through the linker's --wrap.
+ * rules of the uAPI header. Beside it pread, pwrite and open can be made to
+ * fail, and there is an io_uring that knows FILE_IO alone. The library's
+ * objects see it through the linker's --wrap.
  */
 #ifndef FAKE_KERNEL_H
 #define FAKE_KERNEL_H
@@ -46,6 +47,12 @@ struct fake_kernel {
 	const char *open_path;
 	int nr_file_io;		/* counted */
 	int nr_probes;		/* FILE_IO without segments, counted */
+	int gate;		/* FILE_IO with segments waits while it is not 0 */
+	bool uring;		/* the module knows io_uring commands ... */
+	int uring_errno;	/* ... but io_uring_setup(2) is forbidden */
+	bool uring_real;	/* ... or the machine's own, for FAKE_DEVICE */
+	int enter_errno;	/* ... or io_uring_enter(2) */
+	int nr_commands;	/* counted, of those taken */
 };
 
 extern struct fake_kernel fake_kernel;
@@ -54,5 +61,7 @@ void fake_kernel_reset(void);
 unsigned char *fake_kernel_memory(void);
 int fake_kernel_foreign(size_t len);
 int fake_kernel_count_fds(void);
+void fake_kernel_open_gate(void);
+int fake_kernel_in_gate(void);
 
 #endif /* FAKE_KERNEL_H */

@@ -73,6 +73,27 @@ static void unpinned_memory_is_out_of_reach(void **state)
 	peerdma_close(ctx);
 }
 
+static void read_by_queue(struct peerdma *ctx, struct peerdma_buffer *buf,
+			  int fd, char *memory)
+{
+	struct peerdma_io_request request = {
+		.size = sizeof(request), .buf = buf, .fd = fd, .len = 3000,
+	};
+	struct peerdma_completion done;
+	struct peerdma_queue *queue;
+
+	memset(memory, 0, 3000);
+	assert_int_equal(peerdma_queue_create(ctx, 1, NULL, &queue), 0);
+	assert_int_equal(peerdma_queue_submit(queue, &request, 1, 0), 1);
+	assert_int_equal(peerdma_queue_reap(queue, &done, 1, 1, NULL), 1);
+	assert_int_equal(done.result, 6);
+	assert_string_equal(memory, "hello");
+	/* Streams are CUDA's. */
+	request.flags = PEERDMA_IO_STREAM;
+	assert_int_equal(peerdma_queue_submit(queue, &request, 1, 0), -EINVAL);
+	peerdma_queue_destroy(queue);
+}
+
 static void host_memory_works(void **state)
 {
 	char path[] = "/var/tmp/peerdma-XXXXXX", memory[3000] = "";
@@ -88,6 +109,7 @@ static void host_memory_works(void **state)
 					     &buf), 0);
 	assert_int_equal(peerdma_read(buf, fd, 3000, 0, 0), 6);
 	assert_string_equal(memory, "hello");
+	read_by_queue(ctx, buf, fd, memory);
 	peerdma_buffer_close(buf);
 	close(fd);
 	peerdma_close(ctx);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Random files, ranges, buffers and paths: what arrives is what pread(2) reads
- * and pwrite(2) writes, not a byte more, whichever way it goes; and what goes
- * directly is what can.
+ * Random files, ranges, buffers and paths, in one part or several, by calls and
+ * by queues: what arrives is what pread(2) reads and pwrite(2) writes, not a
+ * byte more, whichever way it goes; and what goes directly is what can.
  *
  * PEERDMA_SEED=N repeats a run, PEERDMA_CASES=N sets its length.
  */
@@ -28,6 +28,7 @@
 enum kind { CUDA_PINNED, CUDA_STAGED, CPU_MAPPED, HOST, NR_KINDS };
 
 #define LEN_MAX		((size_t)14 << 20)
+#define VECS_MAX	9
 
 struct test_case {
 	enum kind kind;
@@ -35,6 +36,8 @@ struct test_case {
 	bool direct_fd;
 	bool resident;		/* the file is in the page cache */
 	bool no_cachestat;	/* it is, and mincore(2) says so, or not */
+	int queue;		/* 0: none; 1: with an io_uring; 2: without */
+	unsigned int nr_vecs;	/* 0: one range */
 	uint32_t path;
 	uint64_t buf_len;
 	uint64_t buf_skew;	/* of the memory itself */
@@ -46,6 +49,7 @@ struct test_case {
 
 static uint64_t state;
 static struct peerdma *ctx;
+static struct peerdma_queue *queues[2];
 static char path[] = "/var/tmp/peerdma-XXXXXX";
 static unsigned char *before, *after, *expected;
 static struct test_case now;
@@ -111,6 +115,8 @@ static void draw_case(struct test_case *c)
 	c->path = draw(4);
 	c->resident = draw(2);
 	c->no_cachestat = !draw(4);
+	c->queue = draw(3);
+	c->nr_vecs = draw(2) ? draw(VECS_MAX + 1) : 0;
 	c->len = draw_len();
 	c->buf_offset = draw(3) ? draw_offset() : draw(64) * 4;
 	c->buf_skew = draw(2) ? draw(5000) : 0;
@@ -251,18 +257,194 @@ static size_t read_file(int flags, unsigned char *bytes)
 	return done;
 }
 
+static ssize_t by_queue(const struct test_case *c, struct peerdma_buffer *buf,
+			int fd, struct peerdma_io_vec *vecs,
+			struct peerdma_io_result *result)
+{
+	struct peerdma_io_request request = {
+		.size = sizeof(request),
+		.buf = buf,
+		.fd = fd,
+		.flags = c->write ? PEERDMA_IO_WRITE : 0,
+		.path = c->path,
+		.vecs = vecs,
+		.nr_vecs = c->nr_vecs,
+	};
+	struct peerdma_queue *queue = queues[c->queue - 1];
+	struct peerdma_completion done;
+
+	if (!c->nr_vecs) {
+		request.file_offset = c->file_offset;
+		request.buffer_offset = c->buf_offset;
+		request.len = c->len;
+	}
+	assert_int_equal(peerdma_queue_submit(queue, &request, 1, 0), 1);
+	assert_int_equal(peerdma_queue_reap(queue, &done, 1, 1, NULL), 1);
+	result->bytes_direct = done.bytes_direct;
+	result->bytes_staged = done.bytes_staged;
+	result->bytes_cached = done.bytes_cached;
+	result->bytes_registered = done.bytes_registered;
+	result->reason = done.reason;
+	result->error = done.error;
+	return done.result;
+}
+
+static ssize_t transfer(const struct test_case *c, struct peerdma_buffer *buf,
+			int fd, struct peerdma_io_vec *vecs,
+			struct peerdma_io_result *result)
+{
+	PEERDMA_SIZED(peerdma_io_opts, opts, .path = c->path);
+
+	if (c->queue)
+		return by_queue(c, buf, fd, vecs, result);
+	if (c->nr_vecs && c->write)
+		return peerdma_writev(buf, fd, vecs, c->nr_vecs, &opts,
+				      result);
+	if (c->nr_vecs)
+		return peerdma_readv(buf, fd, vecs, c->nr_vecs, &opts, result);
+	if (c->write)
+		return peerdma_write_opts(buf, fd, c->len, c->file_offset,
+					  c->buf_offset, &opts, result);
+	return peerdma_read_opts(buf, fd, c->len, c->file_offset,
+				 c->buf_offset, &opts, result);
+}
+
+/*
+ * The case's range in parts: those that are written to do not overlap, and come
+ * in any order; those that they come from may.
+ */
+static void draw_vecs(const struct test_case *c, struct peerdma_io_vec *vecs)
+{
+	uint64_t at = 0, from, room, len;
+	struct peerdma_io_vec vec;
+	unsigned int i, k;
+
+	for (i = 0; i < c->nr_vecs; i++) {
+		len = i + 1 < c->nr_vecs ? draw(c->len - at + 1) : c->len - at;
+		if (draw(2))
+			len &= -4096;
+		room = c->write ? c->buf_len : c->file_len + 5000;
+		room = room > len ? room - len : 1;
+		from = draw(2) ? draw(room) : draw(room) & -512;
+		vecs[i] = (struct peerdma_io_vec){
+			.file_offset = c->write ? c->file_offset + at : from,
+			.buffer_offset = c->write ? from : c->buf_offset + at,
+			.len = len,
+		};
+		at += len;
+	}
+	for (i = 0; i < c->nr_vecs; i++) {
+		k = draw(c->nr_vecs);
+		vec = vecs[i];
+		vecs[i] = vecs[k];
+		vecs[k] = vec;
+	}
+}
+
+static size_t file_part(uint64_t offset, uint64_t len, uint64_t size)
+{
+	if (offset >= size)
+		return 0;
+	return len < size - offset ? len : size - offset;
+}
+
+/* Each part whole, unless the path was forced and cannot be. */
+static void check_vecs(const struct test_case *c, ssize_t moved,
+		       const struct peerdma_io_vec *vecs,
+		       const struct peerdma_io_result *result, size_t size)
+{
+	bool refused = result->error == -EOPNOTSUPP &&
+		       c->path == PEERDMA_PATH_DIRECT;
+	int64_t want, sum = 0;
+	unsigned int i;
+
+	assert_true(!result->error || refused);
+	for (i = 0; i < c->nr_vecs; i++) {
+		want = c->write ? vecs[i].len :
+				  file_part(vecs[i].file_offset, vecs[i].len,
+					    size);
+		if (!refused)
+			assert_int_equal(vecs[i].result, want);
+		else if (vecs[i].result < 0)
+			assert_int_equal(vecs[i].result, -EOPNOTSUPP);
+		if (vecs[i].result > 0)
+			sum += vecs[i].result;
+	}
+	assert_int_equal(moved, sum || !refused ? sum : -EOPNOTSUPP);
+	assert_int_equal(result->bytes_direct + result->bytes_staged +
+				 result->bytes_cached, sum);
+	if (result->bytes_staged)
+		assert_int_not_equal(result->reason, 0);
+}
+
+static void run_read_vecs(const struct test_case *c, struct peerdma_buffer *buf,
+			  unsigned char *memory, int fd)
+{
+	PEERDMA_SIZED(peerdma_io_result, result);
+	struct peerdma_io_vec vecs[VECS_MAX];
+	ssize_t moved, got;
+	unsigned int i;
+	size_t size;
+
+	draw_vecs(c, vecs);
+	fill(before, c->buf_len);
+	memcpy(memory, before, c->buf_len);
+	memcpy(expected, before, c->buf_len);
+	moved = transfer(c, buf, fd, vecs, &result);
+	size = read_file(0, after);
+	check_vecs(c, moved, vecs, &result, size);
+	for (i = 0; i < c->nr_vecs; i++) {
+		uint64_t at = vecs[i].buffer_offset;
+
+		got = vecs[i].result > 0 ? vecs[i].result : 0;
+		memcpy(expected + at, after + vecs[i].file_offset, got);
+		if (result.error)
+			memcpy(expected + at + got, memory + at + got,
+			       vecs[i].len - got);
+	}
+	assert_memory_equal(memory, expected, c->buf_len);
+}
+
+static void run_write_vecs(const struct test_case *c,
+			   struct peerdma_buffer *buf, unsigned char *memory,
+			   int fd)
+{
+	PEERDMA_SIZED(peerdma_io_result, result);
+	struct peerdma_io_vec vecs[VECS_MAX];
+	size_t size = c->file_len;
+	unsigned int i;
+	ssize_t moved;
+
+	draw_vecs(c, vecs);
+	memset(expected, 0, LEN_MAX + 65536);
+	assert_int_equal(read_file(0, expected), size);
+	fill(memory, c->buf_len);
+	moved = transfer(c, buf, fd, vecs, &result);
+	check_vecs(c, moved, vecs, &result, size);
+	for (i = 0; i < c->nr_vecs; i++) {
+		if (vecs[i].result <= 0)
+			continue;
+		memcpy(expected + vecs[i].file_offset,
+		       memory + vecs[i].buffer_offset, vecs[i].result);
+		if (vecs[i].file_offset + vecs[i].result > size)
+			size = vecs[i].file_offset + vecs[i].result;
+	}
+	assert_int_equal(read_file(0, after), size);
+	assert_memory_equal(after, expected, size);
+	assert_int_equal(read_file(O_DIRECT, after), size);
+	assert_memory_equal(after, expected, size);
+}
+
 static void run_read(const struct test_case *c, struct peerdma_buffer *buf,
 		     unsigned char *memory, int fd)
 {
-	PEERDMA_SIZED(peerdma_io_opts, opts, .path = c->path);
 	PEERDMA_SIZED(peerdma_io_result, result);
 	ssize_t moved, want;
 
 	fill(before, c->buf_len);
 	memcpy(memory, before, c->buf_len);
 	memcpy(expected, before, c->buf_len);
-	moved = peerdma_read_opts(buf, fd, c->len, c->file_offset,
-				  c->buf_offset, &opts, &result);
+	moved = transfer(c, buf, fd, NULL, &result);
 	want = read_file(0, after);
 	want = (size_t)want > c->file_offset ? want - c->file_offset : 0;
 	want = (size_t)want > c->len ? c->len : (size_t)want;
@@ -280,7 +462,6 @@ static void run_read(const struct test_case *c, struct peerdma_buffer *buf,
 static void run_write(const struct test_case *c, struct peerdma_buffer *buf,
 		      unsigned char *memory, int fd)
 {
-	PEERDMA_SIZED(peerdma_io_opts, opts, .path = c->path);
 	PEERDMA_SIZED(peerdma_io_result, result);
 	size_t size = c->file_len;
 	ssize_t moved;
@@ -288,8 +469,7 @@ static void run_write(const struct test_case *c, struct peerdma_buffer *buf,
 	memset(expected, 0, LEN_MAX + 65536);
 	assert_int_equal(read_file(0, expected), size);
 	fill(memory, c->buf_len);
-	moved = peerdma_write_opts(buf, fd, c->len, c->file_offset,
-				   c->buf_offset, &opts, &result);
+	moved = transfer(c, buf, fd, NULL, &result);
 	check_result(c, moved, &result, c->len);
 	if (moved > 0) {
 		memcpy(expected + c->file_offset, memory + c->buf_offset,
@@ -316,7 +496,11 @@ static void run_case(const struct test_case *c)
 	fd = open(path, flags);
 	assert_true(fd >= 0);
 	memory = make_buffer(c, &buf, &host);
-	if (c->write)
+	if (c->write && c->nr_vecs)
+		run_write_vecs(c, buf, memory, fd);
+	else if (c->nr_vecs)
+		run_read_vecs(c, buf, memory, fd);
+	else if (c->write)
 		run_write(c, buf, memory, fd);
 	else
 		run_read(c, buf, memory, fd);
@@ -350,10 +534,12 @@ static void same_bytes_on_every_path(void **unused)
 static void report_case(void)
 {
 	print_error("repeat with PEERDMA_SEED=%#llx PEERDMA_CASES=1: kind %d "
-		    "%s %s path %d, %zu bytes at %llu of %llu, %llu of %llu\n",
+		    "%s %s path %d, queue %d, %u parts, %zu bytes at %llu of "
+		    "%llu, %llu of %llu\n",
 		    (unsigned long long)now_seed, now.kind,
 		    now.write ? "write" : "read",
-		    now.direct_fd ? "O_DIRECT" : "cached", now.path, now.len,
+		    now.direct_fd ? "O_DIRECT" : "cached", now.path, now.queue,
+		    now.nr_vecs, now.len,
 		    (unsigned long long)now.file_offset,
 		    (unsigned long long)now.file_len,
 		    (unsigned long long)now.buf_offset,
@@ -363,6 +549,8 @@ static void report_case(void)
 static int set_up(void **unused)
 {
 	PEERDMA_SIZED(peerdma_open_opts, opts, .device = FAKE_DEVICE);
+	PEERDMA_SIZED(peerdma_queue_opts, no_uring,
+		.flags = PEERDMA_QUEUE_NO_URING);
 
 	(void)unused;
 	close(mkstemp(path));
@@ -371,7 +559,11 @@ static int set_up(void **unused)
 	expected = malloc(LEN_MAX + 65536);
 	fake_kernel_memory();
 	fake_kernel_reset();
-	return peerdma_open(&ctx, &opts);
+	fake_kernel.uring = true;
+	if (peerdma_open(&ctx, &opts) ||
+	    peerdma_queue_create(ctx, 1, &no_uring, &queues[1]))
+		return -1;
+	return peerdma_queue_create(ctx, 1, NULL, &queues[0]);
 }
 
 static int tear_down(void **unused)
@@ -380,6 +572,8 @@ static int tear_down(void **unused)
 	/* A failed assertion has jumped out of the case. */
 	if (running)
 		report_case();
+	peerdma_queue_destroy(queues[0]);
+	peerdma_queue_destroy(queues[1]);
 	peerdma_close(ctx);
 	free(before);
 	free(after);

@@ -99,6 +99,11 @@ static void public_structs_have_no_padding(void **state)
 	ENDS_WITH(peerdma_stats, errors);
 	ENDS_WITH(peerdma_region_opts, reserved);
 	ENDS_WITH(peerdma_check_result, via);
+	ENDS_WITH(peerdma_queue_opts, threads);
+	ENDS_WITH(peerdma_queue_info, uring);
+	ENDS_WITH(peerdma_io_request, stream);
+	ENDS_WITH(peerdma_io_vec, result);
+	ENDS_WITH(peerdma_completion, reserved);
 }
 
 int main(void)

@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Requests in the order of a CUDA stream. Three things are put into the stream:
+ * a host function, which lets the request begin; a wait until it is done; an
+ * event, by which it can be told later that the stream is past both.
+ *
+ * The wait is one for a word in pinned memory, which costs nobody a thread.
+ * Where the driver has none it is a host function that sleeps; that is not what
+ * CUDA's manual likes, as it may hold up the host functions of other streams,
+ * but these then wait for a file and no more.
+ *
+ * While a stream waits for us nothing may be done that waits for all streams,
+ * as pinning memory does. So all of that is pinned before.
+ *
+ * A context in which a kernel has failed calls no host function any more. The
+ * event tells, and the request ends with an error.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "queue.h"
+
+#define WAIT_VALUE_GEQ	0
+/* More than the queue and a few callers use at a time. */
+#define LANES		(2 * PEERDMA_QUEUE_THREADS)
+
+static uint32_t *word_of(struct peerdma_queue *queue,
+			 const struct peerdma_entry *entry)
+{
+	return &queue->words[entry - queue->entries];
+}
+
+static bool is_reached(const uint32_t *word, uint32_t ticket)
+{
+	return (int32_t)(__atomic_load_n(word, __ATOMIC_ACQUIRE) - ticket) >= 0;
+}
+
+/* ---- what streams call, where no call of CUDA's is allowed --------------- */
+
+static void let_go(struct peerdma_entry *entry)
+{
+	if (atomic_fetch_sub(&entry->holds, 1) == 1)
+		peerdma_queue_pend(entry->queue, entry, false);
+}
+
+static void begin_request(void *arg)
+{
+	let_go(arg);
+}
+
+struct sleeper {
+	struct peerdma_queue *queue;
+	const uint32_t *word;
+	uint32_t ticket;
+};
+
+static void sleep_until_done(void *arg)
+{
+	struct sleeper *sleeper = arg;
+	struct peerdma_queue *queue = sleeper->queue;
+
+	pthread_mutex_lock(&queue->lock);
+	while (!is_reached(sleeper->word, sleeper->ticket))
+		pthread_cond_wait(&queue->released, &queue->lock);
+	pthread_mutex_unlock(&queue->lock);
+	free(sleeper);
+}
+
+/* ---- preparation --------------------------------------------------------- */
+
+static void warm_lanes(struct peerdma *ctx, peerdma_cuda_context context)
+{
+	struct peerdma_lane *lanes[LANES];
+	unsigned int nr;
+
+	for (nr = 0; nr < LANES; nr++)
+		if (peerdma_lane_get(ctx, context, &lanes[nr]))
+			break;
+	while (nr)
+		peerdma_lane_put(ctx, lanes[--nr]);
+}
+
+static bool can_wait(const struct peerdma_cuda *cuda, uint32_t *word)
+{
+	peerdma_cuda_stream stream;
+	int result;
+
+	if (!cuda->cuStreamWaitValue32 ||
+	    cuda->cuStreamCreate(&stream, PEERDMA_STREAM_NON_BLOCKING))
+		return false;
+	/* It is there already. */
+	result = cuda->cuStreamWaitValue32(stream, (uintptr_t)word, 0,
+					   WAIT_VALUE_GEQ);
+	cuda->cuStreamDestroy(stream);
+	return !result;
+}
+
+/* The first time; with unified addresses the GPU knows a word by the CPU's. */
+static int make_words(struct peerdma_queue *queue, peerdma_cuda_context context)
+{
+	const struct peerdma_cuda *cuda = &queue->ctx->cuda;
+	uint32_t *words;
+	void *memory;
+	unsigned int i;
+	bool may_wait;
+	int result;
+
+	pthread_mutex_lock(&queue->lock);
+	words = queue->words;
+	pthread_mutex_unlock(&queue->lock);
+	if (words)
+		return 0;
+	warm_lanes(queue->ctx, context);
+	peerdma_bounce_warm(queue->ctx);
+	result = cuda->cuMemAllocHost(&memory, queue->depth * sizeof(*words));
+	if (result)
+		return peerdma_cuda_errno(result);
+	words = memory;
+	for (i = 0; i < queue->depth; i++)
+		words[i] = queue->entries[i].ticket;
+	may_wait = can_wait(cuda, words);
+	pthread_mutex_lock(&queue->lock);
+	if (!queue->words) {
+		queue->may_wait = may_wait;
+		queue->words = words;
+		words = NULL;
+	}
+	pthread_mutex_unlock(&queue->lock);
+	if (words)
+		cuda->cuMemFreeHost(words);
+	return 0;
+}
+
+static void drop_event(const struct peerdma_cuda *cuda,
+		       struct peerdma_entry *entry)
+{
+	peerdma_cuda_context context = entry->event_context;
+
+	if (!entry->event)
+		return;
+	/* The program may have ended its CUDA context, and it with that. */
+	if (!cuda->cuCtxPushCurrent(context)) {
+		cuda->cuEventSynchronize(entry->event);
+		cuda->cuEventDestroy(entry->event);
+		cuda->cuCtxPopCurrent(&context);
+	}
+	entry->event = NULL;
+}
+
+/* Word and event may serve again once the last stream is past them. */
+static int make_event(const struct peerdma_cuda *cuda,
+		      struct peerdma_entry *entry, peerdma_cuda_context context)
+{
+	if (entry->event && entry->event_context == context)
+		return peerdma_cuda_errno(
+			cuda->cuEventSynchronize(entry->event));
+	drop_event(cuda, entry);
+	entry->event_context = context;
+	return peerdma_cuda_errno(cuda->cuEventCreate(
+		&entry->event, PEERDMA_EVENT_DISABLE_TIMING));
+}
+
+/* ---- arming -------------------------------------------------------------- */
+
+static int put_wait(struct peerdma_queue *queue, struct peerdma_entry *entry)
+{
+	const struct peerdma_cuda *cuda = &queue->ctx->cuda;
+	peerdma_cuda_stream stream = entry->request.stream;
+	uint32_t *word = word_of(queue, entry);
+	struct sleeper *sleeper;
+	int result;
+
+	if (queue->may_wait)
+		return peerdma_cuda_errno(cuda->cuStreamWaitValue32(
+			stream, (uintptr_t)word, entry->ticket,
+			WAIT_VALUE_GEQ));
+	sleeper = malloc(sizeof(*sleeper));
+	if (!sleeper)
+		return -ENOMEM;
+	*sleeper = (struct sleeper){ queue, word, entry->ticket };
+	result = cuda->cuLaunchHostFunc(stream, sleep_until_done, sleeper);
+	if (result)
+		free(sleeper);
+	return peerdma_cuda_errno(result);
+}
+
+static int put_into_stream(struct peerdma_queue *queue,
+			   struct peerdma_entry *entry)
+{
+	const struct peerdma_cuda *cuda = &queue->ctx->cuda;
+	peerdma_cuda_stream stream = entry->request.stream;
+	int err, result;
+
+	entry->in_stream = true;
+	entry->stream_err = 0;
+	entry->ticket++;
+	/* The stream's, and ours until all of it is there. */
+	atomic_store(&entry->holds, 2);
+	err = peerdma_cuda_errno(cuda->cuLaunchHostFunc(stream, begin_request,
+							entry));
+	if (err)
+		return err;
+	/* It cannot be called back: what fails now fails the request. */
+	entry->stream_err = put_wait(queue, entry);
+	result = cuda->cuEventRecord(entry->event, stream);
+	if (!entry->stream_err)
+		entry->stream_err = peerdma_cuda_errno(result);
+	let_go(entry);
+	return 0;
+}
+
+/**
+ * peerdma_queue_arm() - let a request begin when a stream comes to it
+ * @queue: the queue
+ * @entry: the request, in state ARMED, in nobody's list
+ *
+ * Context: without the queue's lock: CUDA may wait until a stream has room, and
+ * the stream for a request of this queue.
+ *
+ * Return: 0; a negative errno: the stream knows nothing of it.
+ */
+int peerdma_queue_arm(struct peerdma_queue *queue, struct peerdma_entry *entry)
+{
+	const struct peerdma_cuda *cuda = &queue->ctx->cuda;
+	peerdma_cuda_context context = entry->request.buf->pointer.context;
+	int err;
+
+	err = peerdma_cuda_errno(cuda->cuCtxPushCurrent(context));
+	if (err)
+		return err;
+	err = make_words(queue, context);
+	if (!err)
+		err = make_event(cuda, entry, context);
+	if (!err)
+		err = put_into_stream(queue, entry);
+	cuda->cuCtxPopCurrent(&context);
+	return err;
+}
+
+/**
+ * peerdma_queue_release() - let a request's stream go on
+ * @queue: the queue, its lock held
+ * @entry: of which nothing is under way
+ */
+void peerdma_queue_release(struct peerdma_queue *queue,
+			   struct peerdma_entry *entry)
+{
+	__atomic_store_n(word_of(queue, entry), entry->ticket,
+			 __ATOMIC_RELEASE);
+	pthread_cond_broadcast(&queue->released);
+}
+
+static bool is_dead(const struct peerdma_cuda *cuda,
+		    const struct peerdma_entry *entry)
+{
+	peerdma_cuda_context context = entry->event_context;
+	int result;
+
+	/* Whoever arms it is at it still. */
+	if (atomic_load(&entry->holds) != 1)
+		return false;
+	result = cuda->cuCtxPushCurrent(context);
+	if (result)
+		return true;
+	result = cuda->cuEventQuery(entry->event);
+	cuda->cuCtxPopCurrent(&context);
+	return result && result != PEERDMA_CUDA_NOT_READY;
+}
+
+/**
+ * peerdma_queue_sweep() - end requests whose streams will never come to them
+ * @queue: the queue, its lock held
+ */
+void peerdma_queue_sweep(struct peerdma_queue *queue)
+{
+	const struct peerdma_io_result result = { .error = -EIO };
+	struct peerdma_entry *entry;
+	unsigned int i;
+
+	for (i = 0; i < queue->depth; i++) {
+		entry = &queue->entries[i];
+		if (entry->state != PEERDMA_ENTRY_ARMED ||
+		    !is_dead(&queue->ctx->cuda, entry))
+			continue;
+		queue->nr_armed--;
+		entry->completion.result = entry->completion.error = -EIO;
+		peerdma_stats_add(queue->ctx, &result, false);
+		peerdma_queue_add_done(queue, entry);
+	}
+}
+
+/**
+ * peerdma_queue_disarm() - wait until no stream knows of a queue
+ * @queue: of which no request is under way
+ */
+void peerdma_queue_disarm(struct peerdma_queue *queue)
+{
+	const struct peerdma_cuda *cuda = &queue->ctx->cuda;
+	peerdma_cuda_context context = NULL;
+	unsigned int i;
+
+	for (i = 0; i < queue->depth; i++) {
+		if (queue->entries[i].event)
+			context = queue->entries[i].event_context;
+		drop_event(cuda, &queue->entries[i]);
+	}
+	if (!queue->words || cuda->cuCtxPushCurrent(context))
+		return;
+	cuda->cuMemFreeHost(queue->words);
+	cuda->cuCtxPopCurrent(&context);
+}
