@@ -348,6 +348,8 @@ static void add_run(struct json_object *runs, const struct run *run)
 			       json_object_new_int64(result->bytes_staged));
 	json_object_object_add(o, "bytes_cached",
 			       json_object_new_int64(result->bytes_cached));
+	json_object_object_add(o, "bytes_zeroed",
+			       json_object_new_int64(result->bytes_zeroed));
 	json_object_object_add(o, "reason", json_object_new_string(
 				peerdma_reason_name(result->reason)));
 	json_object_object_add(o, "seconds",

@@ -70,6 +70,8 @@ static const struct call {
 	CALL(cuMemHostUnregister, "cuMemHostUnregister"),
 	CALL(cuPointerGetAttribute, "cuPointerGetAttribute"),
 	CALL(cuPointerSetAttribute, "cuPointerSetAttribute"),
+	{ "cuMemsetD8Async",
+	  offsetof(struct peerdma_cuda, cuMemsetD8Async), true },
 	{ "cuLaunchHostFunc",
 	  offsetof(struct peerdma_cuda, cuLaunchHostFunc), true },
 	{ "cuStreamWaitValue32_v2",

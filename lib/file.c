@@ -35,8 +35,10 @@ static int check_kind(struct peerdma_file *file)
 	file->dev = st.st_dev;
 	file->ino = st.st_ino;
 	file->end = UINT64_MAX;
-	if (S_ISREG(st.st_mode) && !file->write)
+	if (S_ISREG(st.st_mode) && !file->write) {
 		file->end = st.st_size;
+		file->sparse = st.st_blocks < st.st_size / 512;
+	}
 	if (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode))
 		return 0;
 	if (S_ISDIR(st.st_mode))

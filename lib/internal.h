@@ -49,6 +49,9 @@ struct peerdma_cuda {
 	int (*cuMemFreeHost)(void *addr);
 	int (*cuMemcpyHtoDAsync)(unsigned long long dst, const void *src,
 				 size_t len, peerdma_cuda_stream stream);
+	/* NULL: not in this driver. */
+	int (*cuMemsetD8Async)(unsigned long long dst, unsigned char value,
+			       size_t len, peerdma_cuda_stream stream);
 	int (*cuMemcpyDtoHAsync)(void *dst, unsigned long long src, size_t len,
 				 peerdma_cuda_stream stream);
 	int (*cuStreamCreate)(peerdma_cuda_stream *out, unsigned int flags);
@@ -109,7 +112,7 @@ struct peerdma_counters {
 		_Atomic uint64_t requests;	/* that took it, wholly or not */
 		_Atomic uint64_t read;		/* bytes */
 		_Atomic uint64_t written;
-	} direct, staged, cached, registered;
+	} direct, staged, cached, registered, zeroed;
 	_Atomic uint64_t errors;
 };
 
@@ -287,6 +290,7 @@ struct peerdma_file {
 	ino_t ino;
 	uint32_t align;			/* of unbuffered offset and length */
 	uint64_t end;			/* where reading ended at first sight */
+	bool sparse;			/* to be read, and may have holes */
 };
 
 int peerdma_file_open(struct peerdma_file *file, int fd, bool write);
@@ -318,9 +322,16 @@ int peerdma_stream_load(struct peerdma_file *file, char *dst, uint64_t offset,
 uint64_t peerdma_residency_run(struct peerdma_file *file, uint64_t offset,
 			       uint64_t len, bool *out_resident);
 
-/* ---- region.c: ranges of files that stay pinned --------------------------- */
+/* ---- holes.c: what a file does not hold ------------------------------------ */
 
 struct peerdma_transfer;
+
+bool peerdma_holes_wanted(struct peerdma_transfer *transfer, uint64_t len);
+uint64_t peerdma_holes_run(struct peerdma_transfer *transfer, uint64_t len,
+			   bool *out_hole);
+int peerdma_holes_zero(struct peerdma_transfer *transfer, uint64_t len);
+
+/* ---- region.c: ranges of files that stay pinned --------------------------- */
 
 struct peerdma_region *peerdma_region_get(struct peerdma *ctx,
 					  const struct peerdma_file *file,

@@ -206,6 +206,27 @@ static int move_by_residency(struct peerdma_transfer *t, uint64_t len)
 	return part;
 }
 
+static int move_data(struct peerdma_transfer *t, uint64_t len)
+{
+	/* Who opens a file with O_DIRECT wants the page cache left alone. */
+	if (t->file.write || t->file.unbuffered || t->buf->host)
+		return move_uncached(t, len);
+	return move_by_residency(t, len);
+}
+
+static int move_around_holes(struct peerdma_transfer *t, uint64_t len)
+{
+	uint64_t end = t->done + len, run;
+	int part = 0;
+	bool hole;
+
+	while (!part && t->done < end) {
+		run = peerdma_holes_run(t, end - t->done, &hole);
+		part = hole ? peerdma_holes_zero(t, run) : move_data(t, run);
+	}
+	return part;
+}
+
 /* Without regions. */
 static int move_plainly(struct peerdma_transfer *t, uint64_t len)
 {
@@ -213,15 +234,15 @@ static int move_plainly(struct peerdma_transfer *t, uint64_t len)
 
 	if (t->opts.path == PEERDMA_PATH_CACHE)
 		return move_cached(t, len);
-	/* Who opens a file with O_DIRECT wants the page cache left alone. */
-	if (t->file.write || t->file.unbuffered || t->buf->host)
-		return move_uncached(t, len);
-	if (t->buf->cuda && len <= PEERDMA_SMALL_LEN) {
+	if (peerdma_holes_wanted(t, len))
+		return move_around_holes(t, len);
+	if (!t->file.write && !t->file.unbuffered && t->buf->cuda &&
+	    len <= PEERDMA_SMALL_LEN) {
 		part = peerdma_small_move(t, len, &t->result.bytes_cached);
 		if (part != PEERDMA_PART_REFUSED)
 			return part;
 	}
-	return move_by_residency(t, len);
+	return move_data(t, len);
 }
 
 static int move_by_regions(struct peerdma_transfer *t)

@@ -195,6 +195,7 @@ struct peerdma_path_stats {
  * @cached: through the page cache, where it was
  * @registered: out of regions
  * @errors: requests that an error ended
+ * @zeroed: holes, written as zeroes
  */
 struct peerdma_stats {
 	size_t size;
@@ -203,6 +204,7 @@ struct peerdma_stats {
 	struct peerdma_path_stats cached;
 	struct peerdma_path_stats registered;
 	uint64_t errors;
+	struct peerdma_path_stats zeroed;
 };
 
 int peerdma_context_stats(struct peerdma *ctx, struct peerdma_stats *stats);
@@ -307,6 +309,7 @@ struct peerdma_io_opts {
  *	ended the transfer early
  * @bytes_cached: bytes that went through the page cache, where they were
  * @bytes_registered: bytes that the GPU took out of a region, by itself
+ * @bytes_zeroed: bytes of holes, which were written as zeroes and not read
  */
 struct peerdma_io_result {
 	size_t size;
@@ -316,6 +319,7 @@ struct peerdma_io_result {
 	int32_t error;
 	uint64_t bytes_cached;
 	uint64_t bytes_registered;
+	uint64_t bytes_zeroed;
 };
 
 ssize_t peerdma_read(struct peerdma_buffer *buf, int fd, size_t len,
@@ -459,6 +463,7 @@ struct peerdma_io_request {
  * @bytes_staged: through host memory
  * @bytes_cached: through the page cache, where they were
  * @bytes_registered: out of a region
+ * @bytes_zeroed: of holes
  * @reserved: 0
  */
 struct peerdma_completion {
@@ -470,7 +475,8 @@ struct peerdma_completion {
 	uint64_t bytes_staged;
 	uint64_t bytes_cached;
 	uint64_t bytes_registered;
-	uint64_t reserved[4];
+	uint64_t bytes_zeroed;
+	uint64_t reserved[3];
 };
 
 /** PEERDMA_SUBMIT_WAIT - wait for room in the queue instead of -EAGAIN */

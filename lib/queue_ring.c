@@ -133,6 +133,8 @@ static bool is_uncached(struct peerdma_transfer *t)
 		return true;
 	if (t->buf->cuda && atomic_load(&t->buf->ctx->regions))
 		return false;
+	if (peerdma_holes_wanted(t, t->len))
+		return false;
 	if (t->file.unbuffered)
 		return true;
 	return peerdma_residency_run(&t->file, t->file_offset, t->len,

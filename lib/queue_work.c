@@ -31,6 +31,7 @@ void peerdma_queue_end(struct peerdma_entry *entry, int err)
 	c->bytes_staged = t->result.bytes_staged;
 	c->bytes_cached = t->result.bytes_cached;
 	c->bytes_registered = t->result.bytes_registered;
+	c->bytes_zeroed = t->result.bytes_zeroed;
 }
 
 static int begin(struct peerdma_entry *entry)

@@ -27,6 +27,7 @@ void peerdma_stats_add(struct peerdma *ctx,
 	count(&counters->staged, result->bytes_staged, write);
 	count(&counters->cached, result->bytes_cached, write);
 	count(&counters->registered, result->bytes_registered, write);
+	count(&counters->zeroed, result->bytes_zeroed, write);
 	if (result->error)
 		atomic_fetch_add_explicit(&counters->errors, 1,
 					  memory_order_relaxed);
@@ -58,7 +59,8 @@ int peerdma_context_stats(struct peerdma *ctx, struct peerdma_stats *stats)
 		.staged = look(&counters->staged),
 		.cached = look(&counters->cached),
 		.registered = look(&counters->registered),
-		.errors = atomic_load(&counters->errors));
+		.errors = atomic_load(&counters->errors),
+		.zeroed = look(&counters->zeroed));
 
 	return peerdma_sized_out(stats, &found, sizeof(found));
 }

@@ -286,6 +286,20 @@ int cuMemcpyDtoHAsync_v2(void *dst, unsigned long long src, size_t len,
 	return 0;
 }
 
+int cuMemsetD8Async(unsigned long long dst, unsigned char value, size_t len,
+		    void *handle);
+int cuMemsetD8Async(unsigned long long dst, unsigned char value, size_t len,
+		    void *handle)
+{
+	uint64_t offset;
+	int fd;
+
+	if (!depth || !handle || !fake_cuda_find(dst, len, &fd, &offset))
+		return INVALID_VALUE;
+	memset(fake_cuda_memory(dst), value, len);
+	return 0;
+}
+
 int cuStreamCreate(void **out, unsigned int flags)
 {
 	if (!depth || flags != 1)

@@ -697,6 +697,52 @@ static void check_answers_as_a_read_would(void **state)
 	close(fd);
 }
 
+/* Data, a hole of a megabyte, data, a small hole, data, a hole to the end. */
+static void holes_are_not_read(void **state)
+{
+	PEERDMA_SIZED(peerdma_stats, stats);
+	char name[] = "/var/tmp/peerdma-XXXXXX";
+	int file = mkstemp(name), fd, flags;
+	uint32_t way;
+	off_t where;
+
+	(void)state;
+	assert_int_equal(pwrite(file, content, MIB, 0), MIB);
+	assert_int_equal(pwrite(file, content, MIB, 2 * MIB), MIB);
+	assert_int_equal(pwrite(file, content, MIB, 3 * MIB + 8192), MIB);
+	assert_int_equal(ftruncate(file, 6 * MIB), 0);
+	assert_int_equal(fsync(file), 0);
+	for (flags = 0; flags <= O_DIRECT; flags += O_DIRECT) {
+		fd = open(name, O_RDONLY | flags);
+		where = lseek(fd, 12345, SEEK_SET);
+		memset(memory, 0x55, LEN);
+		assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, LEN), 6 * MIB);
+		assert_int_equal(result.error, 0);
+		assert_int_equal(result.bytes_zeroed, 3 * MIB - 8192);
+		assert_memory_equal(memory, content, MIB);
+		assert_int_equal(memory[MIB], 0);
+		assert_memory_equal(memory + MIB, memory + MIB + 1, MIB - 1);
+		assert_memory_equal(memory + 2 * MIB, content, MIB);
+		assert_int_equal(memory[3 * MIB], 0);
+		assert_memory_equal(memory + 3 * MIB + 8192, content, MIB);
+		assert_int_equal(memory[6 * MIB - 1], 0);
+		assert_int_equal(memory[6 * MIB], 0x55);
+		/* The caller's offset stays where it is. */
+		assert_int_equal(lseek(fd, 0, SEEK_CUR), where);
+		close(fd);
+	}
+	/* Who forces a path has it. */
+	for (way = PEERDMA_PATH_DIRECT; way <= PEERDMA_PATH_CACHE; way++) {
+		assert_int_equal(read_by(way, file, LEN), 6 * MIB);
+		assert_int_equal(result.bytes_zeroed, 0);
+	}
+	assert_int_equal(peerdma_context_stats(ctx, &stats), 0);
+	assert_int_equal(stats.zeroed.requests, 2);
+	assert_int_equal(stats.zeroed.bytes_read, 2 * (3 * MIB - 8192));
+	close(file);
+	unlink(name);
+}
+
 static void check_of_a_route(void **state)
 {
 	PEERDMA_SIZED(peerdma_check_result, found);
@@ -774,6 +820,7 @@ int main(void)
 		TEST(errors_of_the_page_cache_count_exactly),
 		TEST(requests_are_summed_up),
 		TEST(check_answers_as_a_read_would),
+		TEST(holes_are_not_read),
 		TEST(check_of_a_route),
 		/* Last: it writes what the memory happens to hold. */
 		TEST(no_descriptor_stays_open),

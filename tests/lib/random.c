@@ -134,7 +134,8 @@ static void make_file(const struct test_case *c)
 
 	assert_true(fd >= 0);
 	assert_int_equal(ftruncate(fd, c->file_len), 0);
-	for (at = draw(3) * 4096; at < c->file_len; at += len + draw(4) * 4096) {
+	for (at = draw(3) * 4096; at < c->file_len;
+	     at += len + (draw(8) ? draw(4) : draw(400)) * 4096) {
 		len = draw_len() + 1;
 		if (len > c->file_len - at)
 			len = c->file_len - at;
@@ -230,12 +231,14 @@ static void check_result(const struct test_case *c, ssize_t moved,
 	assert_int_equal(result->error, 0);
 	assert_int_equal(moved, want);
 	assert_int_equal(result->bytes_direct + result->bytes_staged +
-				 result->bytes_cached, moved);
+				 result->bytes_cached + result->bytes_zeroed,
+			 moved);
 	if (!may_be_cached(c))
 		assert_int_equal(result->bytes_cached, 0);
 	else if (!c->no_cachestat || c->path == PEERDMA_PATH_CACHE)
-		assert_int_equal(result->bytes_cached, moved);
-	if (direct >= 0)
+		assert_int_equal(result->bytes_cached + result->bytes_zeroed,
+				 moved);
+	if (direct >= 0 && !result->bytes_zeroed)
 		assert_int_equal(result->bytes_direct, direct);
 	if (result->bytes_staged)
 		assert_int_not_equal(result->reason, 0);
@@ -284,6 +287,7 @@ static ssize_t by_queue(const struct test_case *c, struct peerdma_buffer *buf,
 	result->bytes_staged = done.bytes_staged;
 	result->bytes_cached = done.bytes_cached;
 	result->bytes_registered = done.bytes_registered;
+	result->bytes_zeroed = done.bytes_zeroed;
 	result->reason = done.reason;
 	result->error = done.error;
 	return done.result;
@@ -372,7 +376,8 @@ static void check_vecs(const struct test_case *c, ssize_t moved,
 	}
 	assert_int_equal(moved, sum || !refused ? sum : -EOPNOTSUPP);
 	assert_int_equal(result->bytes_direct + result->bytes_staged +
-				 result->bytes_cached, sum);
+				 result->bytes_cached + result->bytes_zeroed,
+			 sum);
 	if (result->bytes_staged)
 		assert_int_not_equal(result->reason, 0);
 }

@@ -95,8 +95,8 @@ static void public_structs_have_no_padding(void **state)
 	ENDS_WITH(peerdma_buffer_opts, reserved);
 	ENDS_WITH(peerdma_buffer_info, device);
 	ENDS_WITH(peerdma_io_opts, reserved);
-	ENDS_WITH(peerdma_io_result, bytes_registered);
-	ENDS_WITH(peerdma_stats, errors);
+	ENDS_WITH(peerdma_io_result, bytes_zeroed);
+	ENDS_WITH(peerdma_stats, zeroed);
 	ENDS_WITH(peerdma_region_opts, reserved);
 	ENDS_WITH(peerdma_check_result, via);
 	ENDS_WITH(peerdma_queue_opts, threads);
