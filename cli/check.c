@@ -68,12 +68,13 @@ static const struct argp argp = {
 
 /* ---- output -------------------------------------------------------------- */
 
-enum { COLUMN_FILE, COLUMN_GPU, COLUMN_DRIVE, COLUMN_PATH, COLUMN_VIA, COLUMN_WHY };
+enum { COLUMN_FILE, COLUMN_CACHED, COLUMN_GPU, COLUMN_DRIVE, COLUMN_PATH,
+       COLUMN_VIA, COLUMN_WHY };
 
 static int make_table(struct survey *survey)
 {
 	static const char *const names[] = {
-		"FILE", "GPU", "DRIVE", "PATH", "VIA", "WHY NOT"
+		"FILE", "CACHED", "GPU", "DRIVE", "PATH", "VIA", "WHY NOT"
 	};
 	size_t i;
 
@@ -94,6 +95,14 @@ static const char *path_name(const struct peerdma_check_result *result)
 	return result->path == PEERDMA_PATH_DIRECT ? "direct" : "staged";
 }
 
+/* How much of the file is in the page cache; of an empty one all is. */
+static unsigned int percent_cached(const struct peerdma_check_result *result)
+{
+	if (result->resident >= result->file_len)
+		return 100;
+	return result->resident * 100.0 / result->file_len;
+}
+
 static void add_row(struct survey *survey, const char *file, const char *gpu,
 		    const char *drive,
 		    const struct peerdma_check_result *result)
@@ -101,11 +110,13 @@ static void add_row(struct survey *survey, const char *file, const char *gpu,
 	struct libscols_line *line = scols_table_new_line(survey->table, NULL);
 	const char *why = result->reason ?
 				  peerdma_reason_string(result->reason) : "";
+	char cached[8];
 	const char *cells[] = {
-		file, gpu, drive, path_name(result), result->via, why
+		file, cached, gpu, drive, path_name(result), result->via, why
 	};
-	size_t i, skip = survey->files ? 0 : 1;
+	size_t i, skip = survey->files ? COLUMN_FILE : COLUMN_GPU;
 
+	snprintf(cached, sizeof(cached), "%u%%", percent_cached(result));
 	for (i = skip; line && i < sizeof(cells) / sizeof(cells[0]); i++)
 		scols_line_set_data(line, i - skip, cells[i]);
 }
@@ -115,6 +126,21 @@ static void add_string(struct json_object *o, const char *key,
 {
 	json_object_object_add(o, key, value && *value ?
 				       json_object_new_string(value) : NULL);
+}
+
+/* A read takes what is in the page cache, whatever the drive can do. */
+static void add_cache(struct json_object *o,
+		      const struct peerdma_check_result *result)
+{
+	int reason = result->cache_reason;
+
+	json_object_object_add(o, "file_len",
+			       json_object_new_int64(result->file_len));
+	json_object_object_add(o, "resident",
+			       json_object_new_int64(result->resident));
+	add_string(o, "cache_reason", peerdma_reason_name(reason));
+	add_string(o, "cache_why", reason ? peerdma_reason_string(reason) :
+					    NULL);
 }
 
 static void add_object(struct survey *survey, const char *file,
@@ -142,6 +168,8 @@ static void add_object(struct survey *survey, const char *file,
 			       json_object_new_boolean(result->translated));
 	json_object_object_add(o, "distance",
 			       json_object_new_int64(result->distance));
+	if (survey->files)
+		add_cache(o, result);
 	json_object_array_add(survey->pairs, o);
 }
 
@@ -195,11 +223,8 @@ static void check_pairs(struct survey *survey, const struct gpu *gpu)
 
 static int open_file(const char *path)
 {
-	int fd;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
-	fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
-	if (fd < 0 && errno == EINVAL)
-		fd = open(path, O_RDONLY | O_CLOEXEC);
 	return fd >= 0 ? fd : -errno;
 }
 

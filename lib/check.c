@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -97,18 +98,55 @@ static void describe_way(struct peerdma_buffer *buf, int fd, uint32_t drive,
 	memcpy(found->via, way.via, sizeof(found->via));
 }
 
+static uint64_t len_of(int fd)
+{
+	uint64_t len = 0;
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return 0;
+	if (!S_ISBLK(st.st_mode))
+		return st.st_size;
+	return ioctl(fd, BLKGETSIZE64, &len) ? 0 : len;
+}
+
+/* What a read would find in the page cache, and whether it would look there. */
+static void check_cache(const struct peerdma_buffer *buf,
+			struct peerdma_file *file,
+			struct peerdma_check_result *found)
+{
+	int fd = peerdma_file_cached(file);
+
+	found->file_len = len_of(file->fd);
+	if (fd >= 0)
+		found->resident = peerdma_residency_count(fd, found->file_len);
+	if (buf && buf->host)
+		found->cache_reason = PEERDMA_REASON_HOST_MEMORY;
+	else if (file->flags & O_DIRECT)
+		found->cache_reason = PEERDMA_REASON_UNBUFFERED;
+	else if (found->resident < found->file_len)
+		found->cache_reason = PEERDMA_REASON_NOT_CACHED;
+}
+
+static int open_to_check(struct peerdma_file *file, int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	return peerdma_file_open(file, fd, flags >= 0 &&
+				 (flags & O_ACCMODE) == O_WRONLY);
+}
+
 static int check_buffer(struct peerdma_buffer *buf, int fd,
 			struct peerdma_check_result *found)
 {
-	int flags = fcntl(fd, F_GETFL);
 	struct peerdma_probe probe;
 	struct peerdma_file file;
 	int err;
 
-	err = peerdma_file_open(&file, fd,
-				flags >= 0 && (flags & O_ACCMODE) == O_WRONLY);
+	err = open_to_check(&file, fd);
 	if (err)
 		return err;
+	check_cache(buf, &file, found);
 	err = peerdma_direct_probe(buf, &file, &probe);
 	peerdma_file_close(&file);
 	if (err)
@@ -128,8 +166,14 @@ static int check_buffer(struct peerdma_buffer *buf, int fd,
 static int check_alone(struct peerdma *ctx, int fd,
 		       struct peerdma_check_result *found)
 {
-	if (fcntl(fd, F_GETFL) < 0)
-		return -errno;
+	struct peerdma_file file;
+	int err;
+
+	err = open_to_check(&file, fd);
+	if (err)
+		return err;
+	check_cache(NULL, &file, found);
+	peerdma_file_close(&file);
 	found->path = PEERDMA_PATH_STAGED;
 	found->reason = ctx->reason ? ctx->reason : ctx->cuda.reason;
 	peerdma_pci_format(drive_of(fd), found->drive);

@@ -321,6 +321,7 @@ int peerdma_stream_load(struct peerdma_file *file, char *dst, uint64_t offset,
 
 uint64_t peerdma_residency_run(struct peerdma_file *file, uint64_t offset,
 			       uint64_t len, bool *out_resident);
+uint64_t peerdma_residency_count(int fd, uint64_t len);
 
 /* ---- holes.c: what a file does not hold ------------------------------------ */
 

@@ -107,6 +107,8 @@ enum {
 	PEERDMA_REASON_FILESYSTEM_COPIED	= 112,
 	PEERDMA_REASON_FORCED			= 113,
 	PEERDMA_REASON_REGION_STALE		= 114,
+	PEERDMA_REASON_NOT_CACHED		= 115,
+	PEERDMA_REASON_UNBUFFERED		= 116,
 };
 
 const char *peerdma_version(void);
@@ -513,6 +515,11 @@ int peerdma_queue_eventfd(struct peerdma_queue *queue);
  * @drive: PCI address of the drive, "" when there is none to speak of
  * @device: PCI address of the device with the memory, "" when not known
  * @via: PCI address of the bridge that decided, "" when there is none
+ * @file_len: bytes of the file
+ * @resident: bytes of it that the page cache holds, whole pages
+ * @cache_reason: 0, or why a read would not come out of the page cache, or not
+ *	all of it
+ * @reserved: 0
  */
 struct peerdma_check_result {
 	size_t size;
@@ -525,6 +532,10 @@ struct peerdma_check_result {
 	char drive[16];
 	char device[16];
 	char via[16];
+	uint64_t file_len;
+	uint64_t resident;
+	int32_t cache_reason;
+	uint32_t reserved;
 };
 
 int peerdma_check(struct peerdma *ctx, int fd, struct peerdma_buffer *buf,

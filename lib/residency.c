@@ -115,3 +115,46 @@ uint64_t peerdma_residency_run(struct peerdma_file *file, uint64_t offset,
 	/* What lies behind the end goes with the last byte. */
 	return len;
 }
+
+/* With mincore(2), a piece at a time. */
+static uint64_t count_in_core(int fd, uint64_t len, uint64_t page)
+{
+	unsigned char pages[PAGES_MAX];
+	uint64_t at, step, found = 0;
+	void *addr;
+	size_t i;
+
+	for (at = 0; at < len; at += step) {
+		step = len - at < SPOT_LEN ? len - at : SPOT_LEN;
+		addr = mmap(NULL, step, PROT_READ, MAP_SHARED, fd, at);
+		if (addr == MAP_FAILED)
+			return 0;
+		if (!mincore(addr, step, pages))
+			for (i = 0; i * page < step; i++)
+				found += pages[i] & 1;
+		munmap(addr, step);
+	}
+	return found;
+}
+
+/**
+ * peerdma_residency_count() - how much of a file is in the page cache
+ * @fd: the file, open without O_DIRECT
+ * @len: its bytes
+ *
+ * Return: bytes, at most @len; 0 where the kernel does not tell.
+ */
+uint64_t peerdma_residency_count(int fd, uint64_t len)
+{
+	uint64_t page = sysconf(_SC_PAGESIZE), found;
+	struct range range = { 0, len };
+	struct state state;
+
+	if (!len)
+		return 0;
+	if (!syscall(SYS_cachestat, fd, &range, &state, 0))
+		found = state.nr_cache;
+	else
+		found = count_in_core(fd, len, page);
+	return found * page < len ? found * page : len;
+}

@@ -142,7 +142,7 @@ json_of_copy() {
 test_staged() {
 	head -c 9000001 /dev/urandom >"$folder/a"
 	ok 'check with a GPU and no module' is 1 with_gpu check VERSION
-	ok 'check says so' says out 'VERSION +gpu:0 .*staged .*not loaded'
+	ok 'check says so' says out 'VERSION +[0-9]+% +gpu:0 .*staged .*not loaded'
 	ok 'check for programs' json_of_check
 	ok 'a file goes through GPU memory' is 0 with_gpu copy "$folder/a" \
 		gpu:0 "$folder/b" --verify --gpu-offset 3

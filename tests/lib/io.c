@@ -687,6 +687,9 @@ static void check_answers_as_a_read_would(void **state)
 	assert_string_equal(found.device, "0000:01:02.0");
 	assert_string_equal(found.via, "0000:00:01.0");
 	assert_int_equal(found.translated, 1);
+	assert_int_equal(found.file_len, LEN);
+	assert_int_equal(found.resident, 0);
+	assert_int_equal(found.cache_reason, PEERDMA_REASON_NOT_CACHED);
 	fake_kernel.probe_errno = EREMOTEIO;
 	fake_kernel.io_reason = PEERDMA_REASON_SWIOTLB;
 	assert_int_equal(peerdma_check(ctx, fd, buf, &found), 0);
@@ -741,6 +744,30 @@ static void holes_are_not_read(void **state)
 	assert_int_equal(stats.zeroed.bytes_read, 2 * (3 * MIB - 8192));
 	close(file);
 	unlink(name);
+}
+
+static void check_tells_what_is_cached(void **state)
+{
+	PEERDMA_SIZED(peerdma_check_result, found);
+	int fd = open_file(O_RDONLY), direct = open_file(O_RDONLY | O_DIRECT);
+
+	(void)state;
+	fake_kernel.resident = true;
+	assert_int_equal(peerdma_check(ctx, fd, NULL, &found), 0);
+	assert_int_equal(found.resident, LEN);
+	assert_int_equal(found.cache_reason, 0);
+	assert_int_equal(found.path, PEERDMA_PATH_DIRECT);
+	assert_int_equal(peerdma_check(ctx, direct, NULL, &found), 0);
+	assert_int_equal(found.resident, LEN);
+	assert_int_equal(found.cache_reason, PEERDMA_REASON_UNBUFFERED);
+	/* mincore(2) tells the truth about a file that was just read. */
+	assert_int_equal(pread(fd, content, LEN, 0), LEN);
+	fake_kernel.no_cachestat = true;
+	assert_int_equal(peerdma_check(ctx, fd, NULL, &found), 0);
+	assert_int_equal(found.resident, LEN);
+	assert_int_equal(found.cache_reason, 0);
+	close(direct);
+	close(fd);
 }
 
 static void check_of_a_route(void **state)
@@ -821,6 +848,7 @@ int main(void)
 		TEST(requests_are_summed_up),
 		TEST(check_answers_as_a_read_would),
 		TEST(holes_are_not_read),
+		TEST(check_tells_what_is_cached),
 		TEST(check_of_a_route),
 		/* Last: it writes what the memory happens to hold. */
 		TEST(no_descriptor_stays_open),

@@ -98,7 +98,7 @@ static void public_structs_have_no_padding(void **state)
 	ENDS_WITH(peerdma_io_result, bytes_zeroed);
 	ENDS_WITH(peerdma_stats, zeroed);
 	ENDS_WITH(peerdma_region_opts, reserved);
-	ENDS_WITH(peerdma_check_result, via);
+	ENDS_WITH(peerdma_check_result, reserved);
 	ENDS_WITH(peerdma_queue_opts, threads);
 	ENDS_WITH(peerdma_queue_info, uring);
 	ENDS_WITH(peerdma_io_request, stream);
