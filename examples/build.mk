@@ -4,11 +4,7 @@
 # simulator's here, which has the same name and calls; on a machine with a GPU
 # the same program finds the driver's. The caller sets O.
 
-EXAMPLES := alias gpumem hba pinpool
-# One of them waits with io_uring.
-ifeq ($(shell $(PKG_CONFIG) --exists liburing && echo yes),yes)
-EXAMPLES += ssd2gpu
-endif
+EXAMPLES := alias gpumem hba pinpool ssd2gpu
 EXAMPLE_PROGRAMS := $(EXAMPLES:%=$(O)/examples/%)
 EXAMPLE_INCLUDE := $(O)/examples/include
 EXAMPLE_CFLAGS := -std=gnu11 -D_FILE_OFFSET_BITS=64 -MMD -MP \
@@ -18,7 +14,6 @@ USER_TARGETS += $(EXAMPLE_PROGRAMS)
 
 $(EXAMPLE_PROGRAMS): private EXAMPLE_LIBS := -lpeerdma
 $(O)/examples/gpumem: private EXAMPLE_LIBS := -lcuda
-$(O)/examples/ssd2gpu: private EXAMPLE_LIBS += -luring
 
 $(EXAMPLE_INCLUDE)/peerdma.h: lib/peerdma.h
 $(EXAMPLE_INCLUDE)/peerdma/uapi.h: include/uapi/peerdma.h
