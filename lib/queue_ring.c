@@ -201,7 +201,7 @@ bool peerdma_ring_take(struct peerdma_queue *queue,
 	};
 
 	if (!may_take(entry) || !is_uncached(t) || peerdma_transfer_probe(t) ||
-	    t->probe.reason || !is_whole_blocks(t))
+	    t->probe.reason || t->probe.by_pages || !is_whole_blocks(t))
 		return false;
 	fill_segments(entry);
 	entry->io = (struct peerdma_file_io){
