@@ -28,5 +28,14 @@ $(DEMO_PROGRAMS): private TEST_LIBS := -L$(O)/lib -lpeerdma
 $(DEMO_PROGRAMS): private CPPFLAGS += -Ilib
 $(DEMO_PROGRAMS): $(O)/lib/libpeerdma.so
 
+# What an ioctl of the header without a row in the sweep stops the build with.
+UAPI_LIST := $(O)/tests/main/uapi_list.h
+$(UAPI_LIST): tests/main/uapi_list.awk include/uapi/peerdma.h
+	$(call say,GEN,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)awk -f $^ >$@
+$(O)/tests/main/uapi_sweep: $(UAPI_LIST)
+$(O)/tests/main/uapi_sweep: private CPPFLAGS += -I$(O)/tests/main
+
 -include $(TEST_SHARED:.o=.d) $(TEST_PROGRAMS:=.d)
 -include tests/lib/build.mk tests/cli/build.mk

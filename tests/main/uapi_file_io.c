@@ -10,10 +10,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <pty.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <sys/socket.h>
 
 #include "../t_counters.h"
 #include "../t_transfer.h"
@@ -55,16 +52,6 @@ static uint64_t moved(const struct peerdma_file_segment *segments, uint32_t nr)
 
 /* ---- kinds of files ------------------------------------------------------ */
 
-static int open_path_only(void)
-{
-	return t_open(FILE_PATH, O_PATH);
-}
-
-static int open_directory(void)
-{
-	return t_open("/mnt", O_RDONLY | O_DIRECTORY);
-}
-
 static int open_buffered(void)
 {
 	return t_open(FILE_PATH, O_RDWR);
@@ -80,31 +67,6 @@ static int open_for_writing(void)
 	return t_open(FILE_PATH, O_WRONLY | O_DIRECT);
 }
 
-static int open_pipe(void)
-{
-	int ends[2];
-
-	if (pipe(ends))
-		return -errno;
-	close(ends[1]);
-	return ends[0];
-}
-
-static int open_socket(void)
-{
-	return socket(AF_UNIX, SOCK_STREAM, 0);
-}
-
-static int open_eventfd(void)
-{
-	return eventfd(0, 0);
-}
-
-static int open_epoll(void)
-{
-	return epoll_create1(0);
-}
-
 static int open_terminal(void)
 {
 	int master, slave;
@@ -113,21 +75,6 @@ static int open_terminal(void)
 		return -errno;
 	close(slave);
 	return master;
-}
-
-static int open_null(void)
-{
-	return t_open("/dev/null", O_RDWR);
-}
-
-static int open_device(void)
-{
-	return t_open("/dev/peerdma", O_RDWR);
-}
-
-static int open_buffer(void)
-{
-	return dup(buffer.fd);
 }
 
 static int open_memory(void)
@@ -160,18 +107,13 @@ static int open_journalled(void)
 	return t_open("/mnt/journalled", O_RDWR | O_DIRECT);
 }
 
-static int open_closed(void)
-{
-	return 1023;
-}
-
 static int open_drive(void)
 {
 	return t_open("/dev/disk/by-serial/peerdma0", O_RDONLY | O_DIRECT);
 }
 
 /**
- * struct kind - what FILE_IO says of a file
+ * struct kind - what FILE_IO says of a file; of what is none, see uapi_sweep
  * @name: for people
  * @open: a descriptor or a negative errno
  * @read: what reading it into a buffer answers
@@ -185,17 +127,7 @@ static const struct kind {
 	int write;
 	uint32_t reason;
 } kinds[] = {
-	{ "a closed descriptor", open_closed, -EBADF, -EBADF, 0 },
-	{ "an O_PATH descriptor", open_path_only, -EBADF, -EBADF, 0 },
-	{ "a directory", open_directory, -EISDIR, -EISDIR, 0 },
-	{ "a pipe", open_pipe, -ESPIPE, -ESPIPE, 0 },
-	{ "a socket", open_socket, -ESPIPE, -ESPIPE, 0 },
 	{ "a terminal", open_terminal, -ESPIPE, -ESPIPE, 0 },
-	{ "/dev/null", open_null, -ESPIPE, -ESPIPE, 0 },
-	{ "an eventfd", open_eventfd, -ESPIPE, -ESPIPE, 0 },
-	{ "an epoll", open_epoll, -ESPIPE, -ESPIPE, 0 },
-	{ "/dev/peerdma", open_device, -ESPIPE, -ESPIPE, 0 },
-	{ "the buffer itself", open_buffer, -ESPIPE, -ESPIPE, 0 },
 	{ "a file without O_DIRECT", open_buffered, -EBADFD, -EBADFD, 0 },
 	{ "a file for reading", open_for_reading, 0, -EBADF, 0 },
 	{ "a file for writing", open_for_writing, -EBADF, 0, 0 },
