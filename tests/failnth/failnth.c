@@ -1,0 +1,413 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Everything that the module does for a program, with its first, second, third
+ * ... allocation or user copy failing, until it is through without one that
+ * failed. Each time: an errno that peerdma.h has for it, nothing left behind, and
+ * the same once more, which works.
+ *
+ * usage: failnth [VERB...], as root, on a kernel with fault injection and with
+ * what tests/failnth/guest sets up
+ */
+#define _GNU_SOURCE
+#include "calls.h"
+
+/* More failures than any verb has; who gets there never ends. */
+#define NTH_MAX		1000
+
+/* ---- the table ----------------------------------------------------------- */
+
+enum {
+	/* It makes struct pages, which stay for a while. */
+	NEW_PAGES	= 1 << 0,
+	/* io_uring has answers of its own, and repeats some of its copies. */
+	RING		= 1 << 1,
+	/* Another task than the caller does the work. */
+	WORKER		= 1 << 2,
+	/* For the card without a driver of its own. */
+	STUB		= 1 << 3,
+	/* A device's DMA is mapped. */
+	DMA		= 1 << 4,
+};
+
+/**
+ * struct verb - something that the module does
+ * @name: for people
+ * @make: what it needs; nothing fails there
+ * @call: it; 0 or a negative errno
+ * @drop: undoes both; nothing fails there
+ * @also: another errno than ENOMEM that says that memory was short
+ * @flags: as above
+ */
+static const struct verb {
+	const char *name;
+	void (*make)(void);
+	int (*call)(void);
+	void (*drop)(void);
+	int also;
+	unsigned int flags;
+} verbs[] = {
+	{ "INFO", NULL, call_info, NULL, 0, 0 },
+	{ "ROUTE", NULL, call_route, NULL, 0, 0 },
+	{ "the list of buffers", make_pin, call_list, drop_pin, 0, 0 },
+	/* What NVIDIA's driver has no memory for it does not tell apart. */
+	{ "PIN of nvidia", NULL, call_pin_nvidia, drop_made, ENOBUFS, 0 },
+	{ "PIN of nvidia, revocable", NULL, call_pin_revocable, drop_made,
+	  ENOBUFS, 0 },
+	{ "PIN of user", make_user, call_pin_user, drop_made, 0, 0 },
+	{ "QUERY", make_pin, call_query, drop_pin, 0, 0 },
+	{ "QUERY of another exporter's", make_foreign, call_query, drop_pin,
+	  0, 0 },
+	{ "WATCH", make_pin, call_watch, drop_pin, 0, 0 },
+	{ "REVOKE", make_used, call_revoke, drop_mapped, 0, 0 },
+	{ "MAP_DEVICE for the drive", make_pin, call_map_drive, drop_pin,
+	  EREMOTEIO, DMA },
+	{ "MAP_DEVICE for a card", make_pin, call_map_card, drop_pin,
+	  EREMOTEIO, STUB },
+	{ "MAP_DEVICE where it is chosen", make_pin, call_map_chosen,
+	  drop_pin, EREMOTEIO, STUB },
+	{ "close of the drive's mapping", make_map_drive, call_close_made,
+	  drop_pin, 0, DMA },
+	{ "PAGES", make_pin, call_pages, drop_pin, 0, 0 },
+	{ "mmap()", make_pin, call_map, drop_mapped, 0, 0 },
+	{ "mmap() of pages", make_pages, call_map_pages, drop_mapped, 0, 0 },
+	{ "a debugger's read", make_mapped, call_debugger, drop_mapped, EIO,
+	  0 },
+	{ "munmap()", make_mapped, call_unmap, drop_mapped, 0, 0 },
+	{ "munmap() of pages", make_pages_mapped, call_unmap, drop_mapped, 0,
+	  0 },
+	{ "close of pages", make_pages, call_close_made, drop_pin, 0, 0 },
+	{ "FILE_IO", make_pin, call_read, drop_pin, 0, DMA },
+	{ "FILE_IO, three segments", make_pin, call_read_many, drop_pin, 0,
+	  DMA },
+	{ "FILE_IO, writing", make_pin, call_write, drop_pin, 0, DMA },
+	{ "FILE_IO, writing three", make_pin, call_write_many, drop_pin, 0,
+	  DMA },
+	{ "FILE_IO of a file", make_pin, call_read_file, drop_pin, 0, DMA },
+	{ "FILE_IO of host memory", make_user_pin, call_read, drop_pin, 0,
+	  DMA },
+	{ "FILE_IO, new pages", make_new_unit, call_ask, drop_mapped, 0,
+	  NEW_PAGES },
+	{ "FILE_IO of another exporter's", make_foreign, call_read, drop_pin,
+	  EREMOTEIO, DMA },
+	{ "FILE_IO of another exporter's and a file", make_foreign_pinned,
+	  call_read_file, drop_pin, EREMOTEIO, DMA },
+	{ "FILE_IO by a ring", make_ring, call_ring_read, drop_ring, 0,
+	  DMA | RING },
+	{ "FILE_IO by a ring, three segments", make_ring, call_ring_many,
+	  drop_ring, 0, DMA | RING },
+	{ "FILE_IO by a ring's worker", make_pin, call_ring_many, drop_pin, 0,
+	  DMA | WORKER },
+	{ "FILE_IO by a ring's worker, writing", make_pin, call_ring_write,
+	  drop_pin, 0, DMA | WORKER },
+	{ "dma_buf_attach()", make_opened, call_attach, drop_attached, 0, 0 },
+	{ "dma_buf_map_attachment()", make_attached, call_card, drop_attached,
+	  EIO, DMA },
+	{ "dma_buf_map_attachment() of host memory", make_user_attached,
+	  call_card, drop_attached, EIO, DMA },
+	{ "dma_buf_detach()", make_attached, call_detach, drop_attached, 0,
+	  DMA },
+	{ "close of a buffer", make_pin, call_close, drop_pin, 0, 0 },
+};
+
+static unsigned long injected[FAIL_KINDS];
+static int kept[2];
+static long long kept_bytes;
+
+static bool is_documented(const struct verb *verb, int ret)
+{
+	bool ring = verb->flags & RING;
+
+	switch (kind) {
+	case FAIL_ALLOCATIONS:
+		/* What can be done without the memory is done. */
+		return !ret || ret == -ENOMEM || ret == -verb->also ||
+		       (ring && (ret == -EAGAIN || ret == -ECANCELED));
+	default:
+		return ret == -EFAULT || (!ret && ring);
+	}
+}
+
+/* All but the pages that stay for a while. */
+static void read_counters(char *text, size_t size)
+{
+	char line[64];
+	FILE *counters = fopen(T_COUNTERS, "r");
+
+	text[0] = '\0';
+	while (counters && fgets(line, sizeof(line), counters))
+		if (strncmp(line, "page_bytes", 10) && strncmp(line, "held", 4))
+			strncat(text, line, size - strlen(text) - 1);
+	if (counters)
+		fclose(counters);
+}
+
+static bool counters_are(const char *want)
+{
+	char text[512];
+
+	read_counters(text, sizeof(text));
+	return !strcmp(text, want);
+}
+
+static void make(const struct verb *verb)
+{
+	if (verb->make)
+		verb->make();
+}
+
+static void drop(const struct verb *verb)
+{
+	if (verb->drop)
+		verb->drop();
+}
+
+/* With the @nth failing; false when there was none any more. */
+static bool try(const struct verb *verb, int count, unsigned int nth,
+		const char *before)
+{
+	bool failed, good;
+	int ret, again = 0;
+
+	make(verb);
+	fail_arm(count, nth);
+	ret = verb->call();
+	failed = fail_disarm(count);
+	good = failed ? is_documented(verb, ret) : !ret;
+	drop(verb);
+	good &= t_wait_for(counters_are(before));
+	if (verb->flags & NEW_PAGES)
+		good &= t_wait_for(t_counter("page_bytes") == kept_bytes);
+	else if (failed) {
+		make(verb);
+		again = verb->call();
+		drop(verb);
+	}
+	if (!good || again)
+		t_ok(false, "%s, the %uth failing: %s, then %s%s", verb->name,
+		     nth, t_errno_name(ret), t_errno_name(again),
+		     counters_are(before) ? "" : ", and something is left");
+	return failed;
+}
+
+/*
+ * What is not ours: memremap_pages() leaves the kernel with a page map that is
+ * freed, or a warning; the debugging of DMA and of leaks ends without memory.
+ */
+static const char *spared(const struct verb *verb)
+{
+	if (verb->flags & NEW_PAGES)
+		return "memremap_pages";
+	return verb->flags & DMA ? "add_dma_entry" : "__create_object";
+}
+
+static unsigned int fail_all(const struct verb *verb)
+{
+	int count = own_count;
+	unsigned int nth = 1;
+	char before[512];
+
+	fail_choose(kind);
+	if (kind == FAIL_ALLOCATIONS)
+		fail_spare(spared(verb));
+	if (verb->flags & WORKER)
+		count = open_worker();
+	read_counters(before, sizeof(before));
+	while (nth < NTH_MAX && try(verb, count, nth, before))
+		nth++;
+	if (verb->flags & WORKER)
+		close(count);
+	t_ok(nth < NTH_MAX, "%s: it is through at last", verb->name);
+	injected[kind] += nth - 1;
+	return nth - 1;
+}
+
+/* The card is peerdma-stub's, or its own driver's. */
+static void bind_card(bool stub)
+{
+	const char *name = getenv("T_CARD");
+	char path[96];
+
+	if (stub == !!access("/dev/edu", F_OK))
+		return;
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver/unbind",
+		 name);
+	t_write_text(path, name);
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver_override",
+		 name);
+	t_write_text(path, stub ? "peerdma-stub" : "\n");
+	t_write_text("/sys/bus/pci/drivers_probe", name);
+	NEED(stub == !!access("/dev/edu", F_OK), "the card's driver");
+}
+
+static void run(const struct verb *verb)
+{
+	unsigned int nr[FAIL_KINDS];
+
+	bind_card(verb->flags & STUB);
+	if (verb->flags & WORKER) {
+		unsigned int most[2] = { 1, 1 };
+
+		t_ring_make(&ring, 4, 0);
+		io_uring_register_iowq_max_workers(&ring, most);
+	}
+	for (kind = 0; kind < FAIL_KINDS; kind++)
+		nr[kind] = fail_all(verb);
+	if (verb->flags & WORKER)
+		io_uring_queue_exit(&ring);
+	t_note("%s: allocations failed %u, user copies failed %u", verb->name,
+	       nr[FAIL_ALLOCATIONS], nr[FAIL_COPIES]);
+}
+
+/* ---- workers of the kernel's ---------------------------------------------- */
+
+/* How many failed under @function since fail_under(@function). */
+static unsigned long fail_under_end(void)
+{
+	static const char *const names[] = { "failslab", "fail_page_alloc" };
+	static const uint64_t all[2] = { 0, UINT64_MAX };
+	unsigned long failed = 0;
+	char path[64], line[32];
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		fail_set(names[i], "probability", "0");
+		snprintf(path, sizeof(path), FAIL_FOLDER "/%s/times", names[i]);
+		failed += NTH_MAX - atoi(t_line(path, line, sizeof(line)));
+		fail_set(names[i], "times", "-1");
+	}
+	fail_range("require", all);
+	return failed;
+}
+
+/* Whichever task it is: each allocation that is asked for below it fails. */
+static void fail_under(const char *function)
+{
+	static const char *const names[] = { "failslab", "fail_page_alloc" };
+	uint64_t range[2];
+	char times[16];
+	int i;
+
+	t_need(fail_find(function, range), "the module has %s()", function);
+	fail_choose(FAIL_ALLOCATIONS);
+	fail_range("require", range);
+	snprintf(times, sizeof(times), "%d", NTH_MAX);
+	for (i = 0; i < 2; i++) {
+		fail_set(names[i], "times", times);
+		fail_set(names[i], "probability", "100");
+	}
+}
+
+/*
+ * A fault is tried again and a pin may be refused, but what takes memory back
+ * must come to its end, without memory if need be.
+ */
+static void test_workers(void)
+{
+	unsigned long failed = 0;
+
+	forget(&kept[0]);
+	forget(&kept[1]);
+	make_used();
+	fail_under("peerdma_buffer_revoke_work");
+	t_result(call_revoke(), 0, "REVOKE, its worker without memory");
+	failed += fail_under_end();
+	drop_mapped();
+
+	make_pages_mapped();
+	t_need(!t_touch(at, true), "pages in use");
+	fail_under("peerdma_page_maps_poll");
+	t_result(call_revoke(), 0, "REVOKE of pages, nor who polls them");
+	drop_mapped();
+	failed += fail_under_end();
+	t_nothing_left();
+
+	fail_under("peerdma_pages_reap");
+	t_ok(t_wait_for(!t_counter("page_bytes")), "struct pages are freed");
+	failed += fail_under_end();
+	t_note("workers: allocations failed %lu", failed);
+	injected[FAIL_ALLOCATIONS] += failed;
+}
+
+static uint32_t number_of(const char *path)
+{
+	unsigned int domain, bus, slot, fn;
+	const char *name = strrchr(path, '/');
+
+	if (sscanf(name ? name + 1 : path, "%x:%x:%x.%x", &domain, &bus, &slot,
+		   &fn) != 4)
+		t_need(false, "%s is a PCI function", path);
+	return PEERDMA_DEVICE(domain, bus, slot, fn);
+}
+
+/* Struct pages of the buffers to come stay while this one has them. */
+static int keep_pages(void)
+{
+	int kept = buffer.fd;
+
+	if (call_ask())
+		t_need(false, "struct pages: %s", strerror(errno));
+	buffer.fd = -1;
+	return kept;
+}
+
+static void prepare(void)
+{
+	struct peerdma_query query;
+	struct peerdma_file_io io;
+	struct sigaction action = {
+		.sa_handler = t_on_fault, .sa_flags = SA_NODEFER,
+	};
+	unsigned char *bytes = t_ram(LEN);
+
+	t_gpu_init();
+	dev = t_device_open();
+	drive = t_open(DRIVE, O_RDWR | O_DIRECT);
+	exporter = t_open("/dev/t_exporter", O_RDWR);
+	event = eventfd(0, EFD_CLOEXEC);
+	memory_fd = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
+	t_need(drive >= 0 && exporter >= 0 && event >= 0 && memory_fd >= 0,
+	       "all is opened");
+	spare = number_of(getenv("T_SPARE"));
+	card = number_of(getenv("T_CARD"));
+	file = t_file_make("/mnt/file", bytes, LEN);
+	own = t_ram(OWN);
+	allocated = t_gpu_alloc(LEN);
+	make_pin();
+	t_result(t_query(dev, buffer.fd, &query), 0, "the GPU is known");
+	gpu = query.out_device;
+	t_result(t_move(dev, T_READ, buffer.fd, drive, NULL, 0, &io), 0,
+		 "the drive is known");
+	drive_number = io.out_device;
+	kept[0] = keep_pages();
+	make_part(8 * LEN);
+	kept[1] = keep_pages();
+	kept_bytes = t_counter("page_bytes");
+	sigaction(SIGBUS, &action, NULL);
+	own_count = fail_open("/proc/thread-self/fail-nth");
+	fail_prepare();
+}
+
+int main(int argc, char **argv)
+{
+	const struct verb *verb;
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	t_tap.name = "fail-nth";
+	if (!fail_is_there()) {
+		t_skip("all", "this kernel has no fault injection");
+		printf("1..%d\n", t_tap.run);
+		return 0;
+	}
+	prepare();
+	for (verb = verbs; verb < verbs + sizeof(verbs) / sizeof(*verbs);
+	     verb++)
+		if (t_chosen(verb->name, argc, argv))
+			run(verb);
+	test_workers();
+	t_gpu_free(allocated);
+	t_nothing_left();
+	t_note("in all: allocations failed %lu, user copies failed %lu",
+	       injected[FAIL_ALLOCATIONS], injected[FAIL_COPIES]);
+	printf("1..%d\n", t_tap.run);
+	return t_tap.failed ? 1 : 0;
+}
