@@ -73,7 +73,18 @@ static bool decodes_memory(struct pci_dev *pdev)
 	return pdev->is_virtfn || (command & PCI_COMMAND_MEMORY);
 }
 
-static int claim_range(struct claim *claim)
+/* request_mem_region() does not tell a claim in the way from want of memory. */
+static int claim_errno(const struct claim *claim, struct resource *bar)
+{
+	struct resource probe = DEFINE_RES_MEM(claim->start, claim->len);
+
+	if (request_resource(bar, &probe))
+		return -EBUSY;
+	release_resource(&probe);
+	return -ENOMEM;
+}
+
+static int claim_range(struct claim *claim, struct resource *bar)
 {
 	struct device *dev = &claim->pdev->dev;
 	int ret;
@@ -83,11 +94,10 @@ static int claim_range(struct claim *claim)
 	ret = -ENODEV;
 	if (!decodes_memory(claim->pdev))
 		goto let_sleep;
-	ret = -EBUSY;
 	claim->res = request_mem_region(claim->start, claim->len, "peerdma");
-	if (!claim->res)
-		goto let_sleep;
-	return 0;
+	if (claim->res)
+		return 0;
+	ret = claim_errno(claim, bar);
 
 let_sleep:
 	pm_runtime_put(dev);
@@ -113,7 +123,7 @@ static int claim_device(const struct peerdma_pinned *pinned,
 	claim->pdev = device_get(pinned->device);
 	ret = claim->pdev ? find_range(pinned, claim) : -ENOENT;
 	if (!ret)
-		ret = claim_range(claim);
+		ret = claim_range(claim, &claim->pdev->resource[pinned->bar]);
 	pci_unlock_rescan_remove();
 	if (ret)
 		pci_dev_put(claim->pdev);

@@ -136,6 +136,11 @@ static int pin_pci(uint64_t addr)
 	});
 }
 
+static int call_pin_pci(void)
+{
+	return pin_pci(PAGE);
+}
+
 /* Memory that is not there yet. */
 static void make_user(void)
 {

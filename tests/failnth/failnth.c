@@ -53,6 +53,7 @@ static const struct verb {
 	{ "PIN of nvidia", NULL, call_pin_nvidia, drop_made, ENOBUFS, 0 },
 	{ "PIN of nvidia, revocable", NULL, call_pin_revocable, drop_made,
 	  ENOBUFS, 0 },
+	{ "PIN of pci", NULL, call_pin_pci, drop_made, 0, 0 },
 	{ "PIN of user", make_user, call_pin_user, drop_made, 0, 0 },
 	{ "QUERY", make_pin, call_query, drop_pin, 0, 0 },
 	{ "QUERY of another exporter's", make_foreign, call_query, drop_pin,
