@@ -37,7 +37,7 @@ static void cpu_map_close(struct vm_area_struct *vma)
 		    vma->vm_end - vma->vm_start);
 }
 
-/* Map a page table's worth around @fault; what fails besides it is no matter. */
+/* Map a page table's worth around @fault; what fails behind it is no matter. */
 static vm_fault_t insert_around(struct vm_area_struct *vma,
 				const struct peerdma_buffer *buffer,
 				unsigned long fault)
@@ -62,7 +62,7 @@ static vm_fault_t insert_around(struct vm_area_struct *vma,
 			got = vmf_insert_mixed(vma, addr, pfn);
 		else
 			got = vmf_insert_page(vma, addr, pfn_to_page(pfn));
-		if (addr == fault)
+		if (addr <= fault)
 			ret = got;
 		if (got & VM_FAULT_ERROR)
 			break;

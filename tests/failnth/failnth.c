@@ -71,6 +71,9 @@ static const struct verb {
 	{ "PAGES", make_pin, call_pages, drop_pin, 0, 0 },
 	{ "mmap()", make_pin, call_map, drop_mapped, 0, 0 },
 	{ "mmap() of pages", make_pages, call_map_pages, drop_mapped, 0, 0 },
+	{ "a fault", make_mapped, call_touch, drop_mapped, 0, 0 },
+	{ "a fault for pages", make_pages_mapped, call_touch, drop_mapped, 0,
+	  0 },
 	{ "a debugger's read", make_mapped, call_debugger, drop_mapped, EIO,
 	  0 },
 	{ "munmap()", make_mapped, call_unmap, drop_mapped, 0, 0 },
@@ -315,7 +318,7 @@ static void test_workers(void)
 	drop_mapped();
 
 	make_pages_mapped();
-	t_need(!t_touch(at, true), "pages in use");
+	t_need(!call_touch(), "pages in use");
 	fail_under("peerdma_page_maps_poll");
 	t_result(call_revoke(), 0, "REVOKE of pages, nor who polls them");
 	drop_mapped();
