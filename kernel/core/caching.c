@@ -19,45 +19,53 @@ static void extents_free_wc(const struct peerdma_buffer *buffer, u32 nr)
 					buffer->extents[nr].len);
 }
 
-static bool extents_reserve_wc(const struct peerdma_buffer *buffer)
+static int extents_reserve_wc(const struct peerdma_buffer *buffer)
 {
 	u32 i;
+	int ret;
 
 	for (i = 0; i < buffer->nr_extents; i++) {
 		const struct peerdma_extent *extent = &buffer->extents[i];
 
-		if (arch_io_reserve_memtype_wc(extent->phys, extent->len)) {
+		ret = arch_io_reserve_memtype_wc(extent->phys, extent->len);
+		if (ret) {
 			extents_free_wc(buffer, i);
-			return false;
+			return ret;
 		}
 	}
-	return true;
+	return 0;
 }
 
 /**
  * peerdma_caching_prot - the page protection of a mapping of a buffer
  * @buffer: held by the caller
- * @prot: the mapping's, cached
+ * @prot: the mapping's, cached; out: what to ask for
  *
  * Context: process; takes buffer->alive.
- * Return: the protection to ask for.
+ * Return: 0 or -ENOMEM. Another type on record is no error.
  */
-pgprot_t peerdma_caching_prot(struct peerdma_buffer *buffer, pgprot_t prot)
+int peerdma_caching_prot(struct peerdma_buffer *buffer, pgprot_t *prot)
 {
+	int ret = 0;
+
 	switch (buffer->caching) {
 	case PEERDMA_CACHED:
-		return prot;
+		return 0;
 	case PEERDMA_UNCACHED:
-		return pgprot_noncached(prot);
+		*prot = pgprot_noncached(*prot);
+		return 0;
 	case PEERDMA_WRITE_COMBINED:
 		break;
 	}
 
 	down_write(&buffer->alive);
-	if (!buffer->wc_reserved && !buffer->dead)
-		buffer->wc_reserved = extents_reserve_wc(buffer);
+	if (!buffer->wc_reserved && !buffer->dead) {
+		ret = extents_reserve_wc(buffer);
+		buffer->wc_reserved = !ret;
+	}
 	up_write(&buffer->alive);
-	return pgprot_writecombine(prot);
+	*prot = pgprot_writecombine(*prot);
+	return ret == -ENOMEM ? ret : 0;
 }
 
 /**

@@ -351,7 +351,7 @@ struct peerdma_account *peerdma_account_charge(u64 bytes);
 void peerdma_account_uncharge(struct peerdma_account *account, u64 bytes);
 
 /* caching.c */
-pgprot_t peerdma_caching_prot(struct peerdma_buffer *buffer, pgprot_t prot);
+int peerdma_caching_prot(struct peerdma_buffer *buffer, pgprot_t *prot);
 void peerdma_caching_free(struct peerdma_buffer *buffer);
 void peerdma_caching_note(struct peerdma_buffer *buffer,
 			  struct vm_area_struct *vma, unsigned long addr);

@@ -163,18 +163,21 @@ const struct vm_operations_struct peerdma_cpu_map_ops = {
  * A child does not inherit the mapping, nothing grows it, and a core dump leaves
  * it out. The mapping holds the dma-buf's file, and so the pin.
  *
- * Return: 0, or -EINVAL for a private mapping, of which copy-on-write would make
- * ordinary memory.
+ * Return: 0, -ENOMEM, or -EINVAL for a private mapping, of which copy-on-write
+ * would make ordinary memory.
  */
 int peerdma_cpu_map(struct dma_buf *dmabuf, struct vm_area_struct *vma)
 {
+	int ret;
+
 	if (!(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;
 
 	vm_flags_set(vma, VM_IO | VM_MIXEDMAP | VM_DONTEXPAND | VM_DONTDUMP |
 			  VM_DONTCOPY);
-	vma->vm_page_prot = peerdma_caching_prot(dmabuf->priv,
-						 vma->vm_page_prot);
+	ret = peerdma_caching_prot(dmabuf->priv, &vma->vm_page_prot);
+	if (ret)
+		return ret;
 	vma->vm_private_data = dmabuf->priv;
 	vma->vm_ops = &peerdma_cpu_map_ops;
 	cpu_map_open(vma);

@@ -171,8 +171,12 @@ static struct dev_pagemap *owner_pages(phys_addr_t start, u64 len)
 static int unit_register(struct peerdma_page_unit *unit)
 {
 	void *addr;
+	int ret;
 
-	unit->wc_reserved = !arch_io_reserve_memtype_wc(unit->start, unit->len);
+	ret = arch_io_reserve_memtype_wc(unit->start, unit->len);
+	if (ret == -ENOMEM)
+		return ret;
+	unit->wc_reserved = !ret;
 	unit->pgmap.type = MEMORY_DEVICE_GENERIC;
 	unit->pgmap.range.start = unit->start;
 	unit->pgmap.range.end = unit->start + unit->len - 1;

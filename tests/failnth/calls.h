@@ -300,6 +300,15 @@ static int map(int fd)
 	return at == MAP_FAILED ? -errno : 0;
 }
 
+/* What a mapping, if need be a new one, is when nothing is in its way. */
+static bool is_combined(void)
+{
+	if (at == MAP_FAILED && map(buffer.fd))
+		return false;
+	return !t_touch(at, true) &&
+	       t_caching(dev, buffer.fd) == PEERDMA_CACHING_WRITE_COMBINED;
+}
+
 static int call_map(void)
 {
 	return map(buffer.fd);

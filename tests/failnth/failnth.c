@@ -27,6 +27,8 @@ enum {
 	STUB		= 1 << 3,
 	/* A device's DMA is mapped. */
 	DMA		= 1 << 4,
+	/* The buffer is then mapped write-combined. */
+	COMBINED	= 1 << 5,
 };
 
 /**
@@ -69,7 +71,7 @@ static const struct verb {
 	{ "close of the drive's mapping", make_map_drive, call_close_made,
 	  drop_pin, 0, DMA },
 	{ "PAGES", make_pin, call_pages, drop_pin, 0, 0 },
-	{ "mmap()", make_pin, call_map, drop_mapped, 0, 0 },
+	{ "mmap()", make_pin, call_map, drop_mapped, 0, COMBINED },
 	{ "mmap() of pages", make_pages, call_map_pages, drop_mapped, 0, 0 },
 	{ "a fault", make_mapped, call_touch, drop_mapped, 0, 0 },
 	{ "a fault for pages", make_pages_mapped, call_touch, drop_mapped, 0,
@@ -90,7 +92,7 @@ static const struct verb {
 	{ "FILE_IO of host memory", make_user_pin, call_read, drop_pin, 0,
 	  DMA },
 	{ "FILE_IO, new pages", make_new_unit, call_ask, drop_mapped, 0,
-	  NEW_PAGES },
+	  NEW_PAGES | COMBINED },
 	{ "FILE_IO of another exporter's", make_foreign, call_read, drop_pin,
 	  EREMOTEIO, DMA },
 	{ "FILE_IO of another exporter's and a file", make_foreign_pinned,
@@ -177,6 +179,8 @@ static bool try(const struct verb *verb, int count, unsigned int nth,
 	ret = verb->call();
 	failed = fail_disarm(count);
 	good = failed ? is_documented(verb, ret) : !ret;
+	if (!ret && verb->flags & COMBINED)
+		good &= is_combined();
 	drop(verb);
 	good &= t_wait_for(counters_are(before));
 	if (verb->flags & NEW_PAGES)
