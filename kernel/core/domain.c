@@ -349,9 +349,10 @@ void peerdma_domain_unmap(struct peerdma_domain *domain,
 	list_del(&iova->list);
 }
 
+/* What the driver before said of the device, which stays, is not its user's. */
 static int stub_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
-	return 0;
+	return dma_set_mask_and_coherent(&pdev->dev, DMA_BIT_MASK(32));
 }
 
 /* What a user said of the device is not the next driver's affair. */

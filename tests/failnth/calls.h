@@ -276,6 +276,17 @@ static void make_map_drive(void)
 	NEED(!call_map_drive(), "the drive's mapping");
 }
 
+/* Of the card's domain, in which a second mapping stays. */
+static void make_map_card(void)
+{
+	make_pin();
+	if (call_map_card())
+		t_need(false, "the card's mapping");
+	other = made;
+	if (call_map_chosen())
+		t_need(false, "a second one: %s", strerror(errno));
+}
+
 /* ---- PAGES and the CPU's mappings ---------------------------------------- */
 
 static int call_pages(void)

@@ -70,6 +70,8 @@ static const struct verb {
 	  drop_pin, EREMOTEIO, STUB },
 	{ "close of the drive's mapping", make_map_drive, call_close_made,
 	  drop_pin, 0, DMA },
+	{ "close of the card's mapping", make_map_card, call_close_made,
+	  drop_pin, 0, STUB },
 	{ "PAGES", make_pin, call_pages, drop_pin, 0, 0 },
 	{ "mmap()", make_pin, call_map, drop_mapped, 0, COMBINED },
 	{ "mmap() of pages", make_pages, call_map_pages, drop_mapped, 0, 0 },
