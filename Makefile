@@ -96,6 +96,13 @@ test-debug: debug-lab
 	scripts/coverage $(if $(AREA),,--min 90) $(COVERAGE) || status=1; \
 	exit $$status
 
+# DURATION=60s or 10m
+DURATION ?= 60s
+
+.PHONY: fuzz-lib
+fuzz-lib: lab
+	$(Q)tests/fuzz/run-lib $(DURATION)
+
 .PHONY: quick
 quick: lab
 	$(Q)tests/run --quick

@@ -38,4 +38,4 @@ $(O)/tests/main/uapi_sweep: $(UAPI_LIST)
 $(O)/tests/main/uapi_sweep: private CPPFLAGS += -I$(O)/tests/main
 
 -include $(TEST_SHARED:.o=.d) $(TEST_PROGRAMS:=.d)
--include tests/lib/build.mk tests/cli/build.mk
+-include tests/lib/build.mk tests/cli/build.mk tests/fuzz/lib/build.mk
