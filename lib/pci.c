@@ -23,6 +23,9 @@ int peerdma_pci_parse(const char *text, uint32_t *out_device)
 	unsigned int domain, bus, dev, fn;
 	int end = 0;
 
+	/* sscanf() would take blanks and signs. */
+	if (text[strspn(text, "0123456789abcdefABCDEF:.")])
+		return -EINVAL;
 	if (sscanf(text, "%4x:%2x:%2x.%1x%n", &domain, &bus, &dev, &fn,
 		   &end) != 4 || text[end])
 		return -EINVAL;

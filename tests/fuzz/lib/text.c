@@ -19,6 +19,9 @@ static void pci_address(const char *text)
 
 	if (peerdma_pci_parse(text, &device))
 		return;
+	/* Neither blanks nor signs, which sscanf(3) would take. */
+	if (text[strspn(text, "0123456789abcdefABCDEF:.")])
+		abort();
 	peerdma_pci_format(device, again);
 	/* What all the bits say is no device, it says of itself. */
 	if (device == PEERDMA_DEVICE_NONE)
