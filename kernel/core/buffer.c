@@ -448,6 +448,7 @@ void peerdma_buffer_init(struct peerdma_buffer *buffer,
 	init_rwsem(&buffer->alive);
 	refcount_set(&buffer->users, 1);
 	init_completion(&buffer->drained);
+	init_completion(&buffer->shut);
 	init_completion(&buffer->revoked);
 	INIT_WORK(&buffer->revoke_work, peerdma_buffer_revoke_work);
 	INIT_LIST_HEAD(&buffer->mappings);

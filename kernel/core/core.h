@@ -246,6 +246,7 @@ enum peerdma_end {
  *	revoked; the last one to go completes @drained
  * @drained: none of these is left, and none can begin
  * @ended: enum peerdma_end
+ * @shut: nothing of ours reaches the memory any more, nor will
  * @revoked: the revocation is through
  * @revoke_work: a revocation that REVOKE has begun; holds the dma-buf
  * @mappings: MAP_DEVICE's that reach the memory, under
@@ -291,6 +292,7 @@ struct peerdma_buffer {
 	refcount_t users;
 	struct completion drained;
 	atomic_t ended;
+	struct completion shut;
 	struct completion revoked;
 	struct work_struct revoke_work;
 	struct list_head mappings;

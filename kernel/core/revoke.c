@@ -103,19 +103,23 @@ static void watchers_signal(struct peerdma_buffer *buffer)
  *
  * On return no device of ours and no file reaches the memory, and no CPU mapping
  * of it is left; touching one is SIGBUS. Idempotent: a second caller waits for
- * the first. A buffer on its way out already is left to its release.
+ * the first. The provider, when it is second, waits no longer than until that is
+ * so: the first one's unpin may be waiting for the provider's callback. A buffer
+ * on its way out already is left to its release.
  *
  * Context: process; sleeps for as long as what is in flight takes. The caller may
  * hold locks of the provider's vendor, none of ours.
  */
 void peerdma_buffer_revoke(struct peerdma_buffer *buffer, bool unpin)
 {
+	struct completion *done = unpin ? &buffer->revoked : &buffer->shut;
+
 	switch (atomic_cmpxchg(&buffer->ended, PEERDMA_END_OPEN,
 			       PEERDMA_END_REVOKE)) {
 	case PEERDMA_END_RELEASE:
 		return;
 	case PEERDMA_END_REVOKE:
-		while (!wait_for_completion_timeout(&buffer->revoked, PATIENCE))
+		while (!wait_for_completion_timeout(done, PATIENCE))
 			;
 		return;
 	}
@@ -136,6 +140,7 @@ void peerdma_buffer_revoke(struct peerdma_buffer *buffer, bool unpin)
 	peerdma_mappings_revoke(buffer);
 
 	peerdma_buffer_end_pin(buffer);
+	complete_all(&buffer->shut);
 	if (unpin)
 		buffer->provider->unpin(&buffer->pinned);
 	watchers_signal(buffer);

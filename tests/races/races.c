@@ -243,6 +243,30 @@ static enum order unpin_judge(long first, long second)
 	return got > 0 ? SECOND : FIRST;
 }
 
+/* ---- revoke against the provider's callback -------------------------------- */
+
+static long long callbacks;
+
+static void revoke_begin(void)
+{
+	buffer_make(PEERDMA_PIN_REVOCABLE);
+	callbacks = t_gpu_counter("callbacks");
+}
+
+/* The provider calls back only when it has a pin to end. */
+static enum order revoke_judge(long first, long second)
+{
+	if (first || second)
+		return WRONG;
+	return t_gpu_counter("callbacks") == callbacks ? FIRST : SECOND;
+}
+
+static bool revoke_end(void)
+{
+	close(rig.buffer);
+	return all_gone();
+}
+
 /* ---- close against fault -------------------------------------------------- */
 
 static void fault_begin(void)
@@ -440,6 +464,8 @@ static bool quota_end(void)
 static const struct race races[] = {
 	{ "unpin, callback", unpin_begin, unpin_close, unpin_free, unpin_judge,
 	  all_gone, "buffer_release", NULL },
+	{ "revoke, callback", revoke_begin, revoke_it, unpin_free,
+	  revoke_judge, revoke_end, "nvidia_unpin", NULL },
 	{ "fault, close", fault_begin, fault_touch, fault_close, fault_judge,
 	  fault_end, "cpu_map_fault", "cpu_map_close" },
 	{ "fault, revoke", fault_begin, fault_touch, revoke_it,
