@@ -235,8 +235,12 @@ static int device_event(struct notifier_block *block, unsigned long action,
 
 static struct notifier_block device_notifier = {
 	.notifier_call = device_event,
-	/* Before the IOMMU's own, which wants a removed device's group free. */
-	.priority = 1,
+	/*
+	 * Before the IOMMU's own, which wants a removed device's group free, and
+	 * before Intel's, of priority 1: older drivers attach no domain to a
+	 * device that this one has taken from its table.
+	 */
+	.priority = 2,
 };
 
 /*

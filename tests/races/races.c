@@ -6,18 +6,17 @@
  * (tests/races/delay, or the simulator's own delay). Each round ends well, and
  * both orders must have been seen.
  *
- * usage: races ROUNDS [CASE...], as root, with a GPU, the raw drive peerdma0 and
- * t_delay.ko
+ * usage: races ROUNDS [CASE...], as root, with a GPU, the edu card bound to
+ * peerdma-stub, the raw drive peerdma0 and t_delay.ko
  */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 
+#include "../mapdev/edu.h"
 #include "../t_clock.h"
-#include "../t_counters.h"
 #include "../t_pin.h"
-#include "../t_sysfs.h"
 #include "../t_touch.h"
 
 #define LEN		65536u
@@ -35,6 +34,7 @@
 } while (0)
 
 static int dev, drive, rounds;
+static struct edu edu;
 
 /* What the two work on. */
 static struct {
@@ -459,6 +459,57 @@ static bool quota_end(void)
 	return all_gone();
 }
 
+/* ---- removal against MAP_DEVICE ------------------------------------------- */
+
+static void removal_begin(void)
+{
+	buffer_make(0);
+}
+
+static long removal_map(void)
+{
+	struct peerdma_device_segment segments[16];
+	struct peerdma_map_device arg = {
+		.size = sizeof(arg),
+		.buffer_fd = rig.buffer,
+		.device = edu.number,
+		.len = LEN,
+		.segments = (uintptr_t)segments,
+		.nr_segments = 16,
+	};
+
+	return ioctl(dev, PEERDMA_MAP_DEVICE, &arg) ? -errno : arg.out_fd;
+}
+
+static long removal_remove(void)
+{
+	char path[64];
+
+	pci_path(path, sizeof(path), edu.name, "remove");
+	return t_write_text(path, "1");
+}
+
+static enum order removal_judge(long first, long second)
+{
+	/* Whoever got a mapping has one that has ended. */
+	bool ended = t_counter("device_maps") == 0;
+
+	if (first >= 0)
+		close(first);
+	if (second || !ended || (first < 0 && first != -ENOENT)) {
+		t_note("mapping %s, removal %s", t_errno_name(first),
+		       t_errno_name(second));
+		return WRONG;
+	}
+	return first >= 0 ? FIRST : SECOND;
+}
+
+static bool removal_end(void)
+{
+	t_write_text("/sys/bus/pci/rescan", "1");
+	return edu_open(&edu) && edu_bind(&edu, "peerdma-stub") && buffer_end();
+}
+
 /* ---- */
 
 static const struct race races[] = {
@@ -477,6 +528,9 @@ static const struct race races[] = {
 	  unload_judge, unload_end, "misc_open", "peerdma_provider_unregister" },
 	{ "pin, pin", quota_begin, quota_pin, quota_pin, quota_judge,
 	  quota_end, "peerdma_account_charge", "peerdma_account_uncharge" },
+	{ "MAP_DEVICE, removal", removal_begin, removal_map, removal_remove,
+	  removal_judge, removal_end, "peerdma_device_get",
+	  "peerdma_mappings_revoke" },
 };
 
 int main(int argc, char **argv)
@@ -492,6 +546,7 @@ int main(int argc, char **argv)
 	rig.ram = t_ram(LEN);
 	t_fill(rig.ram, LEN, 17);
 	t_need(pwrite(drive, rig.ram, LEN, 0) == LEN, "the drive has data");
+	t_need(edu_open(&edu) && edu_bind(&edu, "peerdma-stub"), "a card");
 	for (i = 0; i < sizeof(races) / sizeof(races[0]); i++) {
 		if (!t_chosen(races[i].name, argc - 1, argv + 1))
 			continue;
