@@ -96,8 +96,13 @@ test-debug: debug-lab
 	scripts/coverage $(if $(AREA),,--min 90) $(COVERAGE) || status=1; \
 	exit $$status
 
-# DURATION=60s or 10m
+# DURATION=60s, 10m or 1h; KERNEL=debug
 DURATION ?= 60s
+
+.PHONY: fuzz
+fuzz: debug-lab
+	$(Q)tests/vm/build --cover --kernel $(or $(KERNEL),debug)
+	$(Q)tests/fuzz/run $(if $(KERNEL),--kernel $(KERNEL)) $(DURATION)
 
 .PHONY: fuzz-lib
 fuzz-lib: lab
