@@ -108,6 +108,10 @@ fuzz: debug-lab
 fuzz-lib: lab
 	$(Q)tests/fuzz/run-lib $(DURATION)
 
+.PHONY: soak
+soak: debug-lab
+	$(Q)tests/soak/run $(if $(KERNEL),--kernel $(KERNEL)) $(DURATION)
+
 .PHONY: quick
 quick: lab
 	$(Q)tests/run --quick
