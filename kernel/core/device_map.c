@@ -10,6 +10,7 @@
 #include <linux/iommu.h>
 #include <linux/scatterlist.h>
 #include <linux/slab.h>
+#include <linux/swiotlb.h>
 
 #include "trace.h"
 
@@ -136,23 +137,25 @@ static void unmap_extents(struct device *dev, struct sg_table *sgt,
 }
 
 /*
- * Was any of it mapped to another place, from where it would have to be copied? An
- * IOMMU takes whole pages as they are, and the question is for those without.
+ * Does the DMA API leave it where it is? What it bounces nobody copies for a dma-buf
+ * that stays mapped, and where there is no room to bounce to it warns.
  */
-static bool table_bounces(struct device *dev, struct sg_table *sgt)
+static bool ram_is_reached(struct device *dev,
+			   const struct peerdma_buffer *buffer)
 {
-	struct scatterlist *sg;
-	int i;
+	u64 limit = min_not_zero(dma_get_mask(dev), dev->bus_dma_limit);
+	u32 i;
 
 	if (peerdma_device_translated(dev))
+		return true;
+	if (is_swiotlb_force_bounce(dev))
 		return false;
-	for_each_sgtable_dma_sg(sgt, sg, i)
-		if (dma_need_sync(dev, sg_dma_address(sg)))
-			return true;
-	return false;
+	for (i = 0; i < buffer->nr_extents; i++)
+		if (buffer->extents[i].phys + buffer->extents[i].len - 1 > limit)
+			return false;
+	return true;
 }
 
-/* Nobody copies for a dma-buf that stays mapped, so what bounces is refused. */
 static int map_ram(struct device *dev, struct sg_table *sgt,
 		   const struct peerdma_buffer *buffer,
 		   enum dma_data_direction dir)
@@ -160,6 +163,8 @@ static int map_ram(struct device *dev, struct sg_table *sgt,
 	size_t len = buffer->dmabuf->size;
 	int ret;
 
+	if (!ram_is_reached(dev, buffer))
+		return -EIO;
 	ret = sg_alloc_table_from_pages_segment(sgt, buffer->pinned.pages,
 						PHYS_PFN(len), 0, len,
 						dma_get_max_seg_size(dev),
@@ -168,13 +173,8 @@ static int map_ram(struct device *dev, struct sg_table *sgt,
 		return ret;
 	ret = dma_map_sgtable(dev, sgt, dir, 0);
 	if (ret)
-		goto free_table;
-	if (!table_bounces(dev, sgt))
-		return 0;
-	dma_unmap_sgtable(dev, sgt, dir, DMA_ATTR_SKIP_CPU_SYNC);
-free_table:
-	sg_free_table(sgt);
-	return -EIO;
+		sg_free_table(sgt);
+	return ret ? -EIO : 0;
 }
 
 static int table_alloc(const struct peerdma_buffer *buffer,

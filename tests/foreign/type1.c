@@ -206,7 +206,7 @@ static void test_mapping(void)
 
 	t_buffer_make(&buffer, dev, LEN);
 	/* What was run before may have left some, for seconds. */
-	t_ok(iommufd || !t_counter("page_bytes"),
+	t_ok(t_wait_for(!t_counter("page_bytes")),
 	     "the memory has no struct pages");
 	refused(buffer.fd, PROT_READ | PROT_WRITE, READ | WRITE, "a mapping");
 	refused(buffer.fd, PROT_READ, READ, "one for reading");
