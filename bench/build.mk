@@ -15,7 +15,7 @@ $(O)/bench/engine: bench/engine.c $(O)/lib/libpeerdma.a
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(TEST_CFLAGS) -Ilib \
-		$(LDFLAGS) -o $@ $^ -ldl -lpthread
+		$(LDFLAGS) -o $@ $< $(O)/lib/libpeerdma.a -ldl -lpthread
 
 TEST_TARGETS += $(O)/bench/engine
 -include $(O)/bench/engine.d

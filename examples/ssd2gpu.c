@@ -38,12 +38,17 @@ static uint64_t file_len;
 static struct peerdma_buffer *buffer;
 static unsigned long long by_drive, by_cpu, holes;
 
-static void check(int err, const char *what, const char *remedy)
+__attribute__((noreturn))
+static void fail(int err, const char *what, const char *remedy)
 {
-	if (err >= 0)
-		return;
 	fprintf(stderr, "ssd2gpu: %s: %s; %s\n", what, strerror(-err), remedy);
 	exit(1);
+}
+
+static void check(int err, const char *what, const char *remedy)
+{
+	if (err < 0)
+		fail(err, what, remedy);
 }
 
 static size_t chunk_len(uint64_t at)
@@ -125,7 +130,8 @@ static void save(const char *copy)
 	FILE *out = fopen(copy, "we");
 	uint64_t at;
 
-	check(out ? 0 : -errno, copy, "check the name");
+	if (!out)
+		fail(-errno, copy, "check the name");
 	for (at = 0; at < file_len; at += CHUNK_LEN) {
 		size_t len = chunk_len(at);
 
@@ -150,8 +156,8 @@ int main(int argc, char **argv)
 	}
 	name = argv[1 + sync];
 	file = open(name, O_RDONLY | O_CLOEXEC);
-	check(file < 0 || fstat(file, &stat) ? -errno : 0, name,
-	      "check the name");
+	if (file < 0 || fstat(file, &stat))
+		fail(-errno, name, "check the name");
 	file_len = stat.st_size;
 	check(peerdma_open(&ctx, NULL), "peerdma_open()", "free some memory");
 	check(peerdma_buffer_alloc(ctx, file_len, &opts, &buffer),

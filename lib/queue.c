@@ -64,8 +64,10 @@ static void clear_event(struct peerdma_queue *queue)
 {
 	uint64_t count;
 
-	if (queue->event_fd >= 0 &&
-	    read(queue->event_fd, &count, sizeof(count)) != sizeof(count))
+	if (queue->event_fd < 0)
+		return;
+	/* NOLINTNEXTLINE(*.BlockInCriticalSection): it is EFD_NONBLOCK */
+	if (read(queue->event_fd, &count, sizeof(count)) != sizeof(count))
 		return;		/* the caller has read it */
 }
 

@@ -80,7 +80,7 @@ static inline bool fail_find(const char *function, uint64_t range[2])
 		if (!range[0] && !strcmp(name, function))
 			range[0] = addr;
 	if (file)
-		rewind(file);
+		fseek(file, 0, SEEK_SET);
 	while (file && fscanf(file, "%" SCNx64 " %*c %127s%*[^\n]", &addr,
 			      name) == 2)
 		if (addr > range[0] && addr < range[1])

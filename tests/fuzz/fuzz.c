@@ -18,6 +18,7 @@
  * random.
  */
 #define _GNU_SOURCE
+#include <stdatomic.h>
 #include <time.h>
 
 #include "../t_clock.h"
@@ -56,6 +57,7 @@ static struct {
 	uint64_t state;
 	const char *out;
 	int log;
+	_Atomic time_t begun;	/* the program that runs, or 0 */
 } fuzz;
 
 /* ---- running ------------------------------------------------------------- */
@@ -158,9 +160,15 @@ static void explain_hang(void)
 	}
 }
 
-static void on_alarm(int signal)
+static void *watch_main(void *unused)
 {
-	(void)signal;
+	time_t begun;
+
+	(void)unused;
+	do {
+		sleep(1);
+		begun = atomic_load(&fuzz.begun);
+	} while (!begun || time(NULL) - begun < HANG_SECONDS);
 	out_programs("crash", fuzz.history, HISTORY, fuzz.programs % HISTORY);
 	t_note("a program has not ended after %d s", HANG_SECONDS);
 	explain_hang();
@@ -173,12 +181,12 @@ static void program_run(const struct program *program)
 
 	fuzz.history[fuzz.programs++ % HISTORY] = *program;
 	fuzz.program = program;
-	alarm(HANG_SECONDS);
+	atomic_store(&fuzz.begun, time(NULL));
 	rig_fill();
 	pthread_barrier_wait(&fuzz.begin);
 	pthread_barrier_wait(&fuzz.end);
 	rig_clean();
-	alarm(0);
+	atomic_store(&fuzz.begun, 0);
 	fuzz.operations += program->nr[0] + program->nr[1] + program->nr[2] +
 			   program->nr[3];
 	if (!complained(line, sizeof(line)))
@@ -443,12 +451,12 @@ static void fuzz_open(void)
 {
 	struct sigaction action = { .sa_handler = on_fault,
 				    .sa_flags = SA_NODEFER };
+	pthread_t watcher;
 	unsigned int i;
 	int fd;
 
 	sigaction(SIGSEGV, &action, NULL);
 	sigaction(SIGBUS, &action, NULL);
-	signal(SIGALRM, on_alarm);
 	signal(SIGXFSZ, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
 	rig_open();
@@ -468,6 +476,7 @@ static void fuzz_open(void)
 		pthread_create(&fuzz.workers[i].thread, NULL, worker_run,
 			       &fuzz.workers[i]);
 	}
+	pthread_create(&watcher, NULL, watch_main, NULL);
 }
 
 static int usage(void)

@@ -408,6 +408,8 @@ static int put_op(struct op template)
 	struct op *op = malloc(sizeof(*op));
 	pthread_t thread;
 
+	if (!op)
+		abort();
 	*op = template;
 	op->next = NULL;
 	pthread_mutex_lock(&stream.lock);

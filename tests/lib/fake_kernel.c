@@ -492,6 +492,8 @@ static long ring_enter(void)
 	pthread_t thread;
 	uint64_t addr;
 
+	if (!command)
+		abort();
 	if (fake_kernel.enter_errno)
 		return free(command), answer(fake_kernel.enter_errno);
 	sqe = &ring.commands[((uint32_t *)(ring.submissions + RING_OFFSETS))

@@ -141,6 +141,8 @@ static void what_is_wrong_later_is_told_by_completions(void **state)
 
 static void move_by(uint32_t way, uint32_t flags, int file_flags)
 {
+	static const char changed[] = { 'n', 'e', 'w', 'e', 'r' };
+	const ssize_t nr = sizeof(changed);
 	int fd = open_file(O_RDWR | file_flags);
 	struct peerdma_io_request r[DEPTH];
 	size_t piece = LEN / 32, i;
@@ -166,11 +168,13 @@ static void move_by(uint32_t way, uint32_t flags, int file_flags)
 	assert_int_equal(moved, LEN);
 	assert_memory_equal(memory, content, LEN);
 	/* The other way, and back to what it was. */
-	memcpy(memory, "changed", 7);
+	memcpy(memory, changed, sizeof(changed));
 	r[0].flags = PEERDMA_IO_WRITE;
 	assert_int_equal(run(&r[0])->result, piece);
-	assert_int_equal(pread(fd, back, 7, 0), file_flags ? -1 : 7);
-	memcpy(memory, content, 7);
+	assert_int_equal(pread(fd, back, nr, 0), file_flags ? -1 : nr);
+	if (!file_flags)
+		assert_memory_equal(back, changed, nr);
+	memcpy(memory, content, nr);
 	assert_int_equal(run(&r[0])->result, piece);
 	peerdma_queue_destroy(queue);
 	close(fd);

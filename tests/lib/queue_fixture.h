@@ -141,6 +141,8 @@ static inline int make_file(void **state)
 
 	(void)state;
 	content = malloc(LEN);
+	if (!content)
+		return -1;
 	for (i = 0; i < LEN; i++)
 		content[i] = i * 2654435761u >> 13 | 1;
 	if (write(fd, content, LEN) != (ssize_t)LEN)

@@ -91,7 +91,7 @@ static int call_ring(const struct verb *verb, void *arg)
 
 static void fill_info(union any_arg *arg)
 {
-	arg->size = sizeof(arg->info);
+	arg->size = sizeof(struct peerdma_info);
 }
 
 static const struct verb verb_INFO = {

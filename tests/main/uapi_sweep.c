@@ -30,7 +30,7 @@
 #define CANARY		0x5a
 
 #define NR(table)	(sizeof(table) / sizeof((table)[0]))
-#define FOR_EACH(i, table)	for (i = 0; i < NR(table); i++)
+#define FOR_EACH(i, table)	for ((i) = 0; (i) < NR(table); (i)++)
 
 static void close_made(const struct verb *verb, const void *arg)
 {

@@ -118,9 +118,12 @@ static void slow_down(const char *function)
 {
 	char text[96];
 
-	snprintf(text, sizeof(text), "%s %d", function, DELAY_MS);
-	must(!t_write_text("/sys/module/t_delay/parameters/at",
-			   function ? text : "-"), "%s is slow", function);
+	if (function)
+		snprintf(text, sizeof(text), "%s %d", function, DELAY_MS);
+	else
+		snprintf(text, sizeof(text), "-");
+	must(!t_write_text("/sys/module/t_delay/parameters/at", text),
+	     "'%s' is slow", text);
 }
 
 static void slow_callback(bool slow)

@@ -478,6 +478,8 @@ static void soak(double seconds)
 			if (below(8) == 0)
 				modules_reload();
 			break;
+		default:
+			break;
 		}
 		if (t_now() - said < 30)
 			continue;

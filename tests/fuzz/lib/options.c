@@ -105,7 +105,8 @@ static void *sized(const uint8_t *bytes, size_t len, const void *pointer,
 	unsigned char *copy = malloc(len ? len : 1);
 	int i;
 
-	need(copy != NULL);
+	if (!copy)
+		abort();
 	memcpy(copy, bytes, len);
 	if (len >= sizeof(len))
 		memcpy(copy, &len, sizeof(len));
