@@ -330,7 +330,8 @@ static struct peerdma_buffer *buffer_of_device(struct pci_dev *pdev)
 /*
  * The device's driver is about to let it go: its memory is taken back while the
  * driver is still there to be given it. Called with the device's lock held. Or
- * the device itself goes, which may have had no driver.
+ * the driver has gone, and what it let be pinned meanwhile goes too. Or the device
+ * itself goes, which may have had no driver.
  */
 static int device_event(struct notifier_block *block, unsigned long action,
 			void *data)
@@ -339,6 +340,7 @@ static int device_event(struct notifier_block *block, unsigned long action,
 	struct peerdma_buffer *buffer;
 
 	if (action != BUS_NOTIFY_UNBIND_DRIVER &&
+	    action != BUS_NOTIFY_UNBOUND_DRIVER &&
 	    action != BUS_NOTIFY_DEL_DEVICE)
 		return NOTIFY_DONE;
 

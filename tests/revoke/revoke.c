@@ -4,8 +4,8 @@
  * of ours touches it, whoever owns it by then.
  *
  * Wants the drive /dev/nvme0n1, whose first 32 MiB are written over.
- * `revoke unbind` and `revoke remove` leave the GPU without its driver, or the
- * machine without its GPU.
+ * `revoke unbind`, `revoke leaving` and `revoke remove` leave the GPU without its
+ * driver, or the machine without its GPU.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -412,6 +412,84 @@ static void go_away(const char *file, bool name_device)
 	rig_close(&rig);
 }
 
+/* ---- pins while the driver leaves ---------------------------------------- */
+
+/* Of so many pages that most of a pin's time is spent on them. */
+#define LEAVING_LEN	(64ull << 20)
+#define LEAVING_MOST	64
+
+static struct {
+	uint64_t ptr;
+	volatile bool leaving;
+	int fds[LEAVING_MOST];
+	int nr;
+	int tried;
+	int surprise;
+} pinner;
+
+/* Pins and lets go; from when the driver begins to leave, pins and keeps. */
+static void *pinner_run(void *data)
+{
+	struct peerdma_pin pin;
+	int fd;
+
+	(void)data;
+	while (pinner.nr < LEAVING_MOST) {
+		bool keep = pinner.leaving;
+
+		fd = t_pin(dev, pinner.ptr, LEAVING_LEN, 0, &pin);
+		pinner.tried++;
+		keep |= pinner.leaving;
+		if (fd < 0 && keep)
+			pinner.surprise = fd;
+		if (fd < 0)
+			break;
+		if (keep)
+			pinner.fds[pinner.nr++] = fd;
+		else
+			close(fd);
+	}
+	return NULL;
+}
+
+/*
+ * The driver leaves while pins are made, in whatever state one is: each that came
+ * of it is revoked by then, however late it was.
+ */
+static int leaving(void)
+{
+	struct peerdma_query query;
+	char path[64], control[96];
+	int i, survivors = 0;
+	pthread_t thread;
+	struct rig rig;
+
+	t_tap.name = "leaving";
+	rig_open(&rig, 0);
+	gpu_path(&rig, path, sizeof(path));
+	snprintf(control, sizeof(control), "%s/driver/unbind", path);
+	rig_close(&rig);
+	pinner.ptr = t_gpu_alloc(LEAVING_LEN);
+	pthread_create(&thread, NULL, pinner_run, NULL);
+	t_ok(t_wait_for(pinner.tried >= 2), "memory is pinned in a loop");
+	pinner.leaving = true;
+	t_result(t_write_text(control, strrchr(path, '/') + 1), 0,
+		 "the driver leaves");
+	pthread_join(thread, NULL);
+	for (i = 0; i < pinner.nr; i++) {
+		t_query(dev, pinner.fds[i], &query);
+		survivors += !(query.out_state & PEERDMA_BUFFER_REVOKED);
+		close(pinner.fds[i]);
+	}
+	t_is(survivors, 0, "none of %d pins outlives it", pinner.nr);
+	t_ok(pinner.surprise == -EFAULT || pinner.surprise == -ENODEV,
+	     "then there is nothing to be pinned: %s",
+	     t_errno_name(pinner.surprise));
+	t_is(t_counter("buffers") | t_counter("pinned_bytes"), 0,
+	     "nothing is pinned");
+	return t_tap.failed;
+}
+
 static int unbind(void)
 {
 	t_tap.name = "unbind";
@@ -445,6 +523,8 @@ int main(int argc, char **argv)
 		return die_with_pin();
 	if (argc == 2 && !strcmp(argv[1], "unbind"))
 		return unbind();
+	if (argc == 2 && !strcmp(argv[1], "leaving"))
+		return leaving();
 	if (argc == 2 && !strcmp(argv[1], "remove"))
 		return removal();
 	return T_RUN(cases, t_nothing_left);
