@@ -22,11 +22,15 @@ $(TEST_PROGRAMS): $(O)/%: %.c $(TEST_SHARED)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(TEST_CFLAGS) $(LDFLAGS) \
 		-o $@ $< $(TEST_SHARED) $(TEST_LIBS) -ldl -luring -lpthread
 
-# The demo's programs are as users write them.
-DEMO_PROGRAMS := $(filter $(O)/tests/demo/%,$(TEST_PROGRAMS))
+# The demo's programs are as users write them, and so are the queue's tests.
+DEMO_PROGRAMS := $(filter $(O)/tests/demo/% $(O)/tests/queue/%,$(TEST_PROGRAMS))
 $(DEMO_PROGRAMS): private TEST_LIBS := -L$(O)/lib -lpeerdma
 $(DEMO_PROGRAMS): private CPPFLAGS += -Ilib
 $(DEMO_PROGRAMS): $(O)/lib/libpeerdma.so
+# One of them works with CUDA's streams.
+$(O)/tests/queue/queue: private TEST_LIBS += -L$(SIM_CUDA_DIR) -lcuda
+$(O)/tests/queue/queue: private CPPFLAGS += -Isim/cuda
+$(O)/tests/queue/queue: $(SIM_CUDA)
 
 # What an ioctl of the header without a row in the sweep stops the build with.
 UAPI_LIST := $(O)/tests/main/uapi_list.h
