@@ -39,7 +39,13 @@ static int buffer_new(struct peerdma *ctx, uint64_t len, uint32_t flags,
 	return 0;
 }
 
-static size_t window_skew(const struct peerdma_buffer *buf)
+/**
+ * peerdma_buffer_skew() - how far into a page of its dma-buf a buffer begins
+ * @buf: the buffer
+ *
+ * Return: bytes; a mapping begins so much earlier.
+ */
+size_t peerdma_buffer_skew(const struct peerdma_buffer *buf)
 {
 	return buf->fd_offset & (sysconf(_SC_PAGESIZE) - 1);
 }
@@ -414,7 +420,7 @@ int peerdma_buffer_info(struct peerdma_buffer *buf,
 int peerdma_buffer_map(struct peerdma_buffer *buf,
 		       const struct peerdma_buffer_opts *opts, void **out_addr)
 {
-	size_t skew = window_skew(buf);
+	size_t skew = peerdma_buffer_skew(buf);
 	struct peerdma_buffer_opts o;
 	int err, prot = PROT_READ;
 	char *addr;
@@ -447,7 +453,7 @@ int peerdma_buffer_map(struct peerdma_buffer *buf,
  */
 int peerdma_buffer_unmap(struct peerdma_buffer *buf, void *addr)
 {
-	size_t skew = window_skew(buf);
+	size_t skew = peerdma_buffer_skew(buf);
 
 	if (buf->host)
 		return addr == buf->host ? 0 : -EINVAL;

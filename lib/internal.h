@@ -270,6 +270,7 @@ struct peerdma_buffer {
 
 int peerdma_buffer_range(const struct peerdma_buffer *buf, uint64_t offset,
 			 uint64_t len);
+size_t peerdma_buffer_skew(const struct peerdma_buffer *buf);
 int peerdma_copy_in(struct peerdma_buffer *buf, uint64_t offset,
 		    const void *src, size_t len);
 int peerdma_copy_out(struct peerdma_buffer *buf, uint64_t offset, void *dst,

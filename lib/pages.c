@@ -133,18 +133,13 @@ bool peerdma_pages_suit(const struct peerdma_file *file)
 	return device_passes(path, false, 0);
 }
 
-static size_t skew_of(const struct peerdma_buffer *buf)
-{
-	return buf->fd_offset & (sysconf(_SC_PAGESIZE) - 1);
-}
-
 static int lend(struct peerdma_buffer *buf, int *out_reason)
 {
 	struct peerdma_page_map map = {
 		.size = sizeof(map),
 		.buffer_fd = buf->fd,
 	};
-	size_t skew = skew_of(buf);
+	size_t skew = peerdma_buffer_skew(buf);
 	int prot = buf->read_only ? PROT_READ : PROT_READ | PROT_WRITE;
 	char *at;
 
@@ -196,7 +191,7 @@ int peerdma_pages_get(struct peerdma_buffer *buf, int *out_reason)
  */
 void peerdma_pages_put(struct peerdma_buffer *buf)
 {
-	size_t skew = skew_of(buf);
+	size_t skew = peerdma_buffer_skew(buf);
 
 	if (buf->pages)
 		munmap(buf->pages - skew, skew + buf->len);
