@@ -1,58 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* What peerdma_check() and peerdma_check_route() answer. */
 #include <errno.h>
-#include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <unistd.h>
-#include <cmocka.h>
 
-#include "../../include/uapi/peerdma.h"
-#include <peerdma.h>
-
-#include "fake_cuda.h"
-#include "fake_kernel.h"
-
-#define MIB		((size_t)1 << 20)
-#define LEN		(30 * MIB + 1000)
-
-static struct peerdma *ctx;
-static struct peerdma_buffer *buf;
-static unsigned char *content;
-static char path[] = "/var/tmp/peerdma-XXXXXX";
-
-static int set_up(void **state)
-{
-	PEERDMA_SIZED(peerdma_open_opts, opts, .device = FAKE_DEVICE);
-
-	(void)state;
-	fake_kernel_reset();
-	fake_cuda = (struct fake_cuda){ .nr_gpus = 1, .ordering = 100 };
-	if (peerdma_open(&ctx, &opts) ||
-	    peerdma_buffer_alloc(ctx, LEN, NULL, &buf))
-		return -1;
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	peerdma_buffer_close(buf);
-	peerdma_close(ctx);
-	return fake_cuda.allocations || fake_cuda.host_allocations ||
-	       fake_cuda.contexts || fake_cuda.streams || fake_cuda.depth;
-}
-
-static int open_file(int flags)
-{
-	int fd = open(path, flags);
-
-	assert_true(fd >= 0);
-	return fd;
-}
+#include "io_fixture.h"
 
 static void check_answers_as_a_read_would(void **state)
 {
@@ -127,31 +77,6 @@ static void check_of_a_route(void **state)
 	assert_int_equal(peerdma_check_route(ctx, "0000:03:20.0",
 					     "0000:01:02.0", &found), -EINVAL);
 }
-
-static int make_file(void **state)
-{
-	int fd = mkstemp(path);
-	size_t i;
-
-	(void)state;
-	content = malloc(LEN);
-	if (!content)
-		return -1;
-	for (i = 0; i < LEN; i++)
-		content[i] = i * 2654435761u >> 13;
-	if (write(fd, content, LEN) != (ssize_t)LEN)
-		return -1;
-	return close(fd);
-}
-
-static int remove_file(void **state)
-{
-	(void)state;
-	free(content);
-	return unlink(path);
-}
-
-#define TEST(name)	cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
 {

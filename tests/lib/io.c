@@ -1,67 +1,14 @@
 // SPDX-License-Identifier: MIT
 /* What one transfer answers when something is not as usual. */
 #include <errno.h>
-#include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <unistd.h>
-#include <cmocka.h>
 
-#include "../../include/uapi/peerdma.h"
-#include <peerdma.h>
+#include "io_fixture.h"
 
-#include "fake_cuda.h"
-#include "fake_kernel.h"
-
-#define MIB		((size_t)1 << 20)
-#define LEN		(30 * MIB + 1000)
-
-static struct peerdma *ctx;
-static struct peerdma_buffer *buf;
-static unsigned char *memory, *content;
-static char path[] = "/var/tmp/peerdma-XXXXXX";
-static struct peerdma_io_result result;
-
-static int set_up(void **state)
-{
-	PEERDMA_SIZED(peerdma_open_opts, opts, .device = FAKE_DEVICE);
-	PEERDMA_SIZED(peerdma_buffer_info, info);
-
-	(void)state;
-	fake_kernel_reset();
-	fake_cuda = (struct fake_cuda){ .nr_gpus = 1, .ordering = 100 };
-	if (peerdma_open(&ctx, &opts) ||
-	    peerdma_buffer_alloc(ctx, LEN, NULL, &buf) ||
-	    peerdma_buffer_info(buf, &info))
-		return -1;
-	memory = fake_cuda_memory(info.device_addr);
-	result.size = sizeof(result);
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	peerdma_buffer_close(buf);
-	peerdma_close(ctx);
-	return fake_cuda.allocations || fake_cuda.host_allocations ||
-	       fake_cuda.contexts || fake_cuda.streams || fake_cuda.depth;
-}
-
-static int open_file(int flags)
-{
-	int fd = open(path, flags);
-
-	assert_true(fd >= 0);
-	return fd;
-}
+static struct peerdma_io_result result = { .size = sizeof(result) };
 
 static ssize_t read_by(uint32_t way, int fd, size_t len)
 {
@@ -717,31 +664,6 @@ static void holes_are_not_read(void **state)
 	close(file);
 	unlink(name);
 }
-
-static int make_file(void **state)
-{
-	int fd = mkstemp(path);
-	size_t i;
-
-	(void)state;
-	content = malloc(LEN);
-	if (!content)
-		return -1;
-	for (i = 0; i < LEN; i++)
-		content[i] = i * 2654435761u >> 13;
-	if (write(fd, content, LEN) != (ssize_t)LEN)
-		return -1;
-	return close(fd);
-}
-
-static int remove_file(void **state)
-{
-	(void)state;
-	free(content);
-	return unlink(path);
-}
-
-#define TEST(name)	cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
 {
