@@ -79,6 +79,11 @@ static const struct call {
 #undef CALL
 	{ "cuStreamWriteValue32_v2",
 	  offsetof(struct peerdma_cuda, cuStreamWriteValue32), true },
+	{ "cuMemcpyBatchAsync",
+	  offsetof(struct peerdma_cuda, cuMemcpyBatchAsync), true },
+	{ "cuThreadExchangeStreamCaptureMode",
+	  offsetof(struct peerdma_cuda, cuThreadExchangeStreamCaptureMode),
+	  true },
 	{ "cuFlushGPUDirectRDMAWrites",
 	  offsetof(struct peerdma_cuda, cuFlushGPUDirectRDMAWrites), true },
 };

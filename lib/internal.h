@@ -29,6 +29,17 @@ typedef void *peerdma_cuda_event;
 #define PEERDMA_CUDA_NO_MEMORY	2
 #define PEERDMA_CUDA_NOT_READY	600
 
+/* CUmemcpyAttributes: where the ends of copies are, 0: let the driver look. */
+struct peerdma_cuda_copy_hint {
+	int order;
+	int src_type, src_id;
+	int dst_type, dst_id;
+	unsigned int flags;
+};
+
+/* In the order of the stream, as cuMemcpyHtoDAsync() does. */
+#define PEERDMA_COPY_ORDER_STREAM	1
+
 /* The calls in use, by NVIDIA's names and with NVIDIA's prototypes. */
 struct peerdma_cuda {
 	void *library;
@@ -79,6 +90,15 @@ struct peerdma_cuda {
 	int (*cuStreamWaitValue32)(peerdma_cuda_stream stream,
 				   unsigned long long addr, uint32_t value,
 				   unsigned int flags);
+	/* Since CUDA 12.8; NULL before. */
+	int (*cuMemcpyBatchAsync)(unsigned long long *dsts,
+				  unsigned long long *srcs, size_t *lens,
+				  size_t nr, struct peerdma_cuda_copy_hint *hints,
+				  size_t *hint_starts, size_t nr_hints,
+				  size_t *out_failed,
+				  peerdma_cuda_stream stream);
+	/* Since CUDA 10.1; NULL before. */
+	int (*cuThreadExchangeStreamCaptureMode)(int *mode);
 	/* Since CUDA 11.3; NULL before. */
 	int (*cuFlushGPUDirectRDMAWrites)(int target, int scope);
 };
@@ -217,12 +237,24 @@ struct peerdma_lane {
 	unsigned int tail;		/* marks passed */
 };
 
+#define PEERDMA_COPIES_MAX	256
+
+/* Out of pinned memory to the GPU; each of one piece. */
+struct peerdma_copies {
+	unsigned int nr;
+	unsigned long long to[PEERDMA_COPIES_MAX];
+	unsigned long long from[PEERDMA_COPIES_MAX];
+	size_t len[PEERDMA_COPIES_MAX];
+};
+
 int peerdma_lane_get(struct peerdma *ctx, peerdma_cuda_context context,
 		     struct peerdma_lane **out);
 void peerdma_lane_put(struct peerdma *ctx, struct peerdma_lane *lane);
 void peerdma_lane_drain(struct peerdma *ctx);
 int peerdma_lane_copy(struct peerdma *ctx, struct peerdma_lane *lane,
 		      uint64_t device, void *host, size_t len, bool out);
+int peerdma_lane_copies(struct peerdma *ctx, struct peerdma_lane *lane,
+			struct peerdma_copies *copies);
 int peerdma_lane_mark(struct peerdma *ctx, struct peerdma_lane *lane,
 		      uint64_t value);
 int peerdma_lane_passed(struct peerdma *ctx, struct peerdma_lane *lane,
@@ -416,8 +448,7 @@ struct peerdma_gather {
 	struct peerdma_lane *lane;
 	struct peerdma_bounce *bounce;
 	size_t used;			/* of the bounce */
-	size_t start;			/* in the bounce: the copy to come */
-	uint64_t device;		/* ... and where it goes */
+	struct peerdma_copies copies;	/* to come; the last one may grow */
 	int err;			/* of a copy: nothing of it counts */
 };
 

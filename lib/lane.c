@@ -173,6 +173,47 @@ int peerdma_lane_copy(struct peerdma *ctx, struct peerdma_lane *lane,
 	return peerdma_cuda_errno(result);
 }
 
+/* Return: false: not this way, none was started. */
+static bool copy_batch(struct peerdma *ctx, struct peerdma_lane *lane,
+		       struct peerdma_copies *copies)
+{
+	struct peerdma_cuda_copy_hint hint = {
+		.order = PEERDMA_COPY_ORDER_STREAM,
+	};
+	size_t start = 0, failed;
+
+	return copies->nr > 1 && ctx->cuda.cuMemcpyBatchAsync &&
+	       !ctx->cuda.cuMemcpyBatchAsync(copies->to, copies->from,
+					     copies->len, copies->nr, &hint,
+					     &start, 1, &failed, lane->stream);
+}
+
+/**
+ * peerdma_lane_copies() - start many copies to the GPU
+ * @ctx: the context
+ * @lane: of the memory's CUDA context
+ * @copies: none afterwards
+ *
+ * All at once takes CUDA's lock once, and two thirds of the time.
+ *
+ * Return: 0 or a negative errno.
+ */
+int peerdma_lane_copies(struct peerdma *ctx, struct peerdma_lane *lane,
+			struct peerdma_copies *copies)
+{
+	unsigned int i, nr = copies->nr;
+	int err = 0;
+
+	if (copy_batch(ctx, lane, copies))
+		nr = 0;
+	for (i = 0; i < nr && !err; i++)
+		err = peerdma_lane_copy(ctx, lane, copies->to[i],
+					(void *)(uintptr_t)copies->from[i],
+					copies->len[i], false);
+	copies->nr = 0;
+	return err;
+}
+
 /**
  * peerdma_lane_mark() - note how far the copies will have come
  * @ctx: the context

@@ -6,7 +6,7 @@
 #include "internal.h"
 
 #define PEERDMA_QUEUE_THREADS	8
-/* Small reads that a thread takes together. */
+/* Small reads that a thread takes together, where there are enough for all. */
 #define PEERDMA_QUEUE_GATHER	64
 
 enum peerdma_entry_state {

@@ -208,13 +208,23 @@ static struct peerdma_entry *take_first(struct peerdma_queue *queue)
 	return entry;
 }
 
+/* The more go together the cheaper are their copies; but all threads read. */
+static unsigned int share(const struct peerdma_queue *queue)
+{
+	unsigned int nr = queue->pending.nr / PEERDMA_QUEUE_THREADS;
+
+	if (nr > PEERDMA_COPIES_MAX)
+		return PEERDMA_COPIES_MAX;
+	return nr < PEERDMA_QUEUE_GATHER ? PEERDMA_QUEUE_GATHER : nr;
+}
+
 /* With the lock held: the next one, or a chain of small ones. */
 static struct peerdma_entry *take(struct peerdma_queue *queue)
 {
+	unsigned int nr = 1, most = share(queue);
 	struct peerdma_entry *first = take_first(queue), *last = first;
-	unsigned int nr = 1;
 
-	while (first->gather && nr < PEERDMA_QUEUE_GATHER &&
+	while (first->gather && nr < most &&
 	       queue->pending.first && queue->pending.first->gather) {
 		last->next = take_first(queue);
 		last = last->next;

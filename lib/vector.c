@@ -41,7 +41,10 @@ int peerdma_gather_begin(struct peerdma_gather *g, struct peerdma_buffer *buf)
 {
 	int err;
 
-	*g = (struct peerdma_gather){ .ctx = buf->ctx };
+	g->ctx = buf->ctx;
+	g->used = 0;
+	g->copies.nr = 0;
+	g->err = 0;
 	err = peerdma_lane_get(g->ctx, buf->pointer.context, &g->lane);
 	if (err)
 		return err;
@@ -53,26 +56,40 @@ int peerdma_gather_begin(struct peerdma_gather *g, struct peerdma_buffer *buf)
 	return -ENOMEM;
 }
 
-static void flush_copy(struct peerdma_gather *g)
+static void start_copies(struct peerdma_gather *g)
 {
-	size_t len = g->used - g->start;
+	int err = peerdma_lane_copies(g->ctx, g->lane, &g->copies);
 
-	if (len && !g->err)
-		g->err = peerdma_lane_copy(g->ctx, g->lane, g->device,
-					   (char *)g->bounce->addr + g->start,
-					   len, false);
-	g->start = g->used;
+	if (!g->err)
+		g->err = err;
 }
 
 static void empty_bounce(struct peerdma_gather *g)
 {
 	int err;
 
-	flush_copy(g);
+	start_copies(g);
 	err = peerdma_lane_finish(g->ctx, g->lane, 0);
 	if (!g->err)
 		g->err = err;
-	g->used = g->start = 0;
+	g->used = 0;
+}
+
+/* What has been read goes on where the last copy ends, or is another one. */
+static void add_copy(struct peerdma_gather *g, uint64_t to, size_t len)
+{
+	struct peerdma_copies *c = &g->copies;
+	unsigned int last = c->nr - 1;
+
+	if (c->nr && c->to[last] + c->len[last] == to) {
+		c->len[last] += len;
+		return;
+	}
+	if (c->nr == PEERDMA_COPIES_MAX)
+		start_copies(g);
+	c->to[c->nr] = to;
+	c->from[c->nr] = (uintptr_t)g->bounce->addr + g->used;
+	c->len[c->nr++] = len;
 }
 
 /**
@@ -100,10 +117,7 @@ bool peerdma_gather_read(struct peerdma_gather *g, struct peerdma_buffer *buf,
 		return false;
 	if (!*out_moved)
 		return true;
-	if (g->device + (g->used - g->start) != to || g->used == g->start) {
-		flush_copy(g);
-		g->device = to;
-	}
+	add_copy(g, to, *out_moved);
 	g->used += *out_moved;
 	return true;
 }

@@ -119,7 +119,7 @@ int cuCtxPushCurrent_v2(void *context)
 	if (context != &context_of_gpu)
 		return INVALID_CONTEXT;
 	depth++;
-	__atomic_add_fetch(&fake_cuda.depth, 1, __ATOMIC_SEQ_CST);
+	atomic_fetch_add(&fake_cuda.depth, 1);
 	return 0;
 }
 
@@ -127,7 +127,7 @@ int cuCtxPopCurrent_v2(void **out)
 {
 	*out = &context_of_gpu;
 	depth--;
-	__atomic_sub_fetch(&fake_cuda.depth, 1, __ATOMIC_SEQ_CST);
+	atomic_fetch_sub(&fake_cuda.depth, 1);
 	return 0;
 }
 
@@ -269,6 +269,27 @@ int cuMemcpyHtoDAsync_v2(unsigned long long dst, const void *src, size_t len,
 		memcpy(fake_cuda_memory(dst), src, len);
 	}
 	return 0;
+}
+
+int cuMemcpyBatchAsync(unsigned long long *dsts, unsigned long long *srcs,
+		       size_t *lens, size_t nr, const int *attributes,
+		       size_t *starts, size_t nr_attributes, size_t *failed,
+		       void *stream)
+{
+	int result = 0;
+	size_t i;
+
+	if (nr < 2 || nr_attributes != 1 || starts[0] || attributes[0] != 1)
+		return INVALID_VALUE;
+	if (fake_cuda.fail_batch)
+		return OUT_OF_MEMORY;
+	for (i = 0; i < nr && !result; i++)
+		result = cuMemcpyHtoDAsync_v2(
+			dsts[i], (const void *)(uintptr_t)srcs[i], lens[i],
+			stream);
+	*failed = i;
+	fake_cuda.batches++;
+	return result;
 }
 
 int cuMemcpyDtoHAsync_v2(void *dst, unsigned long long src, size_t len,

@@ -6,6 +6,7 @@
 #ifndef FAKE_CUDA_H
 #define FAKE_CUDA_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -15,20 +16,22 @@ struct fake_cuda {
 	int ordering;		/* GPU_DIRECT_RDMA_WRITES_ORDERING */
 	int flush_options;
 	int fail_alloc_host;	/* cuMemAllocHost has no memory */
-	int fail_register;	/* cuMemHostRegister neither */
+	atomic_int fail_register; /* cuMemHostRegister neither */
 	int fail_write_value;	/* cuStreamWriteValue32 is not to be had */
 	int busy;		/* streams are far behind */
 	int waits;		/* by cuStreamSynchronize */
 	int copies;		/* to the GPU, by streams ... */
 	int failing_copies;	/* ... of which so many fail first */
+	int batches;		/* of copies */
+	int fail_batch;		/* CUDA takes none */
 	bool no_wait_value;	/* streams wait for no words */
 	bool dead;		/* a kernel has failed */
 	int allocations;
 	int host_allocations;
 	int contexts;		/* primary contexts retained */
 	int streams;		/* and events */
-	int registrations;	/* of host memory */
-	int depth;		/* of the stack of contexts */
+	atomic_int registrations; /* of host memory */
+	atomic_int depth;	/* of the stack of contexts */
 	int flushes;
 	uint64_t sync_memops;	/* the last address it was set for */
 };

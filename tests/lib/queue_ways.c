@@ -5,6 +5,9 @@
 
 #include "queue_fixture.h"
 
+/* More than go to CUDA at once. */
+#define SCATTERED	300
+
 static void whole_blocks_go_by_the_ring(void **state)
 {
 	PEERDMA_SIZED(peerdma_queue_info, info);
@@ -137,6 +140,44 @@ static void what_the_filesystem_copied_is_not_called_direct(void **state)
 	assert_int_equal(c->bytes_staged, MIB);
 	assert_int_equal(c->reason, PEERDMA_REASON_FILESYSTEM_COPIED);
 	assert_int_equal(fake_kernel.nr_commands, 2);
+	peerdma_queue_destroy(queue);
+	close(fd);
+}
+
+/* Small parts in places that are not adjacent: many copies, few calls of CUDA. */
+static void scattered_parts_go_together(void **state)
+{
+	struct peerdma_io_vec vecs[SCATTERED];
+	int fd = open_file(O_RDONLY), i, failing;
+	struct peerdma_io_request request = request_of(fd, 0, 0, 0);
+	const struct peerdma_completion *c;
+
+	(void)state;
+	make_queue(1, 0, 0);
+	/* Others may have gone around the page cache. */
+	assert_int_equal(pread(fd, memory, SCATTERED * 1000, 0),
+			 SCATTERED * 1000);
+	fake_kernel.resident = true;
+	request.vecs = vecs;
+	request.nr_vecs = SCATTERED;
+	for (failing = 0; failing < 2; failing++) {
+		fake_cuda.fail_batch = failing;
+		fake_cuda.batches = 0;
+		memset(memory, 0, LEN);
+		for (i = 0; i < SCATTERED; i++)
+			vecs[i] = (struct peerdma_io_vec){
+				.file_offset = i * 1000, .len = 700,
+				.buffer_offset = (SCATTERED - 1 - i) * 900 };
+		c = run(&request);
+		assert_int_equal(c->result, SCATTERED * 700);
+		assert_int_equal(c->bytes_cached, SCATTERED * 700);
+		for (i = 0; i < SCATTERED; i++) {
+			assert_int_equal(vecs[i].result, 700);
+			assert_memory_equal(memory + (SCATTERED - 1 - i) * 900,
+					    content + i * 1000, 700);
+		}
+		assert_int_equal(fake_cuda.batches, failing ? 0 : 2);
+	}
 	peerdma_queue_destroy(queue);
 	close(fd);
 }
@@ -319,6 +360,7 @@ int main(void)
 		TEST(without_a_ring_threads_do_it),
 		TEST(what_the_ring_leaves_goes_on),
 		TEST(what_the_filesystem_copied_is_not_called_direct),
+		TEST(scattered_parts_go_together),
 		TEST(parts_have_results_of_their_own),
 		TEST(parts_without_a_queue),
 		TEST(small_reads_become_few_copies),
