@@ -2,8 +2,8 @@
 # libpeerdma: shared with a symbol map, and static. The caller sets O. A man page
 # is installed under each name that it documents.
 
-LIB_NAMES := bounce buffer check context copy cuda direct file holes io lane \
-	pages pci pool pump queue queue_ring queue_stream queue_work reason region \
+LIB_NAMES := bounce buffer check context copy cuda direct file holes io keep lane \
+	memory pages pci pool pump queue queue_ring queue_stream queue_work reason region \
 	residency sized small spin staged stats stream vector
 LIB_OBJECTS := $(LIB_NAMES:%=$(O)/lib/%.o)
 LIB_CFLAGS := -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -fPIC -pthread \

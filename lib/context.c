@@ -85,6 +85,9 @@ int peerdma_open(struct peerdma **out_ctx, const struct peerdma_open_opts *opts)
 	if (!ctx)
 		return -ENOMEM;
 	atomic_init(&ctx->refs, 1);
+	atomic_init(&ctx->keep, NULL);
+	ctx->keep_limit = o.keep;
+	ctx->pagemap_fd = -1;
 	err = choose_gpu(ctx, o.gpu);
 	if (!err)
 		err = peerdma_pool_create(ctx);
@@ -124,6 +127,7 @@ void peerdma_context_put(struct peerdma *ctx)
 
 	if (atomic_fetch_sub(&ctx->refs, 1) != 1)
 		return;
+	peerdma_keep_end(ctx);
 	peerdma_pool_destroy(ctx);
 	peerdma_lane_drain(ctx);
 	peerdma_bounce_drain(ctx);
@@ -131,6 +135,8 @@ void peerdma_context_put(struct peerdma *ctx)
 		ctx->cuda.cuDevicePrimaryCtxRelease(device);
 	if (ctx->device_fd >= 0)
 		close(ctx->device_fd);
+	if (ctx->pagemap_fd >= 0)
+		close(ctx->pagemap_fd);
 	pthread_cond_destroy(&ctx->region_idle);
 	pthread_cond_destroy(&ctx->bounce_idle);
 	pthread_mutex_destroy(&ctx->lock);

@@ -123,6 +123,7 @@ int peerdma_cuda_flush(const struct peerdma_cuda *cuda,
 /* ---- context.c ----------------------------------------------------------- */
 
 struct peerdma_bounce;
+struct peerdma_keep;
 struct peerdma_lane;
 struct peerdma_pool;
 
@@ -155,7 +156,10 @@ struct peerdma {
 	struct peerdma_lane *lanes;	/* idle ones */
 	_Atomic(struct peerdma_region *) regions; /* read without it, too */
 	pthread_cond_t region_idle;
+	int pagemap_fd;			/* this process's, or below 0 */
 	/* Not guarded. */
+	uint64_t keep_limit;		/* as the program set it */
+	_Atomic(struct peerdma_keep *) keep;
 	struct peerdma_pool *pool;
 	atomic_uint busy_lanes;		/* in the hands of calls */
 	_Atomic uint64_t link_rate;	/* best seen, in bytes per microsecond */
@@ -365,14 +369,47 @@ uint64_t peerdma_holes_run(struct peerdma_transfer *transfer, uint64_t len,
 			   bool *out_hole);
 int peerdma_holes_zero(struct peerdma_transfer *transfer, uint64_t len);
 
-/* ---- region.c: ranges of files that stay pinned --------------------------- */
+/* ---- region.c, keep.c: ranges of files that stay pinned -------------------- */
 
-struct peerdma_region *peerdma_region_get(struct peerdma *ctx,
-					  const struct peerdma_file *file,
-					  uint64_t offset, uint64_t *len);
-void peerdma_region_put(struct peerdma_region *region);
-int peerdma_region_move(struct peerdma_transfer *transfer,
-			struct peerdma_region *region, uint64_t len);
+/*
+ * NVIDIA's driver 580 reads up to 16 KiB with the CPU, through the mapping, and a
+ * file that shrinks meanwhile would be a SIGBUS. So nothing near that.
+ */
+#define PEERDMA_REGION_MIN	((uint64_t)64 << 10)
+
+/* The program's, or made by keep.c for what is read again. */
+struct peerdma_region {
+	struct peerdma_region *next;	/* in peerdma.regions */
+	struct peerdma *ctx;		/* the program's region holds a reference */
+	peerdma_cuda_context context;
+	dev_t dev;			/* the mapping holds the inode */
+	ino_t ino;
+	uint64_t offset;		/* in the file, whole pages */
+	uint64_t len;
+	char *addr;			/* registered, once @pinned */
+	char *watch;			/* the same pages, without rights */
+	bool pinned;
+	atomic_uint users;
+};
+
+int peerdma_region_map(struct peerdma *ctx, const struct peerdma_file *file,
+		       uint64_t offset, uint64_t len,
+		       struct peerdma_region **out_region);
+int peerdma_region_pin(struct peerdma_region *region);
+void peerdma_region_free(struct peerdma_region *region);
+int peerdma_region_move(struct peerdma_transfer *transfer, uint64_t *run);
+
+void peerdma_keep_note(struct peerdma_transfer *transfer, uint64_t from,
+		       uint64_t len);
+struct peerdma_region *peerdma_keep_get(struct peerdma *ctx,
+					const struct peerdma_file *file,
+					uint64_t offset, uint64_t *len);
+bool peerdma_keep_stale(struct peerdma_region *region);
+void peerdma_keep_end(struct peerdma *ctx);
+
+/* ---- memory.c -------------------------------------------------------------- */
+
+uint64_t peerdma_memory_limit(void);
 
 /* ---- io.c, direct.c, staged.c, pump.c, small.c: a transfer ---------------- */
 

@@ -245,25 +245,29 @@ static int move_plainly(struct peerdma_transfer *t, uint64_t len)
 	return move_data(t, len);
 }
 
+/* What came out of the page cache may be worth keeping there. */
+static int move_and_note(struct peerdma_transfer *t, uint64_t len)
+{
+	uint64_t from = t->done, cached = t->result.bytes_cached;
+	int part = move_plainly(t, len);
+	uint64_t moved = t->done - from;
+
+	if (len >= PEERDMA_REGION_MIN && moved &&
+	    t->result.bytes_cached - cached == moved)
+		peerdma_keep_note(t, t->file_offset + from, moved);
+	return part;
+}
+
 static int move_by_regions(struct peerdma_transfer *t)
 {
-	struct peerdma *ctx = t->buf->ctx;
-	struct peerdma_region *region;
-	uint64_t run, end;
 	int part = 0;
+	uint64_t run;
 
 	while (!part && t->done < t->len) {
 		run = t->len - t->done;
-		region = peerdma_region_get(ctx, &t->file,
-					    t->file_offset + t->done, &run);
-		end = t->done + run;
-		part = PEERDMA_PART_REFUSED;
-		if (region) {
-			part = peerdma_region_move(t, region, run);
-			peerdma_region_put(region);
-		}
+		part = peerdma_region_move(t, &run);
 		if (part == PEERDMA_PART_REFUSED)
-			part = move_plainly(t, end - t->done);
+			part = move_and_note(t, run);
 	}
 	return part;
 }

@@ -117,18 +117,25 @@ const char *peerdma_reason_string(int reason);
 
 /* ---- context ------------------------------------------------------------- */
 
+/** PEERDMA_KEEP_NONE - keep nothing that the program did not ask for */
+#define PEERDMA_KEEP_NONE	UINT64_MAX
+
 /**
  * struct peerdma_open_opts - how to open a context
  * @size: set by PEERDMA_SIZED()
  * @device: path of the device node; NULL: /dev/peerdma
  * @gpu: CUDA ordinal of the GPU to allocate on, or PEERDMA_GPU_NONE
  * @flags: must be 0
+ * @keep: bytes of files that may stay pinned in the page cache, for the GPU,
+ *	once they were read more than once; 0: an eighth of memory;
+ *	PEERDMA_KEEP_NONE
  */
 struct peerdma_open_opts {
 	size_t size;
 	const char *device;
 	int32_t gpu;
 	uint32_t flags;
+	uint64_t keep;
 };
 
 /**
@@ -195,7 +202,7 @@ struct peerdma_path_stats {
  * @direct: by the drive's DMA
  * @staged: through host memory
  * @cached: through the page cache, where it was
- * @registered: out of regions
+ * @registered: out of regions, and what is kept
  * @errors: requests that an error ended
  * @zeroed: holes, written as zeroes
  */
@@ -310,7 +317,8 @@ struct peerdma_io_opts {
  * @error: 0 when all was moved or the file ended, else the negative errno that
  *	ended the transfer early
  * @bytes_cached: bytes that went through the page cache, where they were
- * @bytes_registered: bytes that the GPU took out of a region, by itself
+ * @bytes_registered: bytes that the GPU took by itself, out of a region or out of
+ *	what is kept
  * @bytes_zeroed: bytes of holes, which were written as zeroes and not read
  */
 struct peerdma_io_result {

@@ -34,13 +34,14 @@
 /* What is told to the caller as one step, and what goes on if he is not asked. */
 #define STEP_WATCHED		((uint64_t)16 << 20)
 #define STEP_LEN		((uint64_t)1 << 30)
+/* Of Linux 5.14; C libraries know it since 2022. */
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ	22
+#endif
 /* Below that a sleep would end too late. */
 #define SLEEP_MIN		((uint64_t)4 << 20)
-/*
- * NVIDIA's driver 580 reads up to 16 KiB with the CPU, through the mapping, and a
- * file that shrinks meanwhile would be a SIGBUS. So nothing near that.
- */
-#define REGION_MIN		((uint64_t)64 << 10)
+/* In one go. */
+#define SPANS_MAX		16
 
 /* Numbers and struct of the kernel's ABI (PAGEMAP_SCAN, struct pm_scan_arg). */
 #define SCAN_PRESENT		(1u << 3)
@@ -61,20 +62,157 @@ struct scan {
 	uint64_t return_mask;
 };
 
-struct peerdma_region {
-	struct peerdma_region *next;	/* in peerdma.regions */
-	struct peerdma *ctx;		/* holds a reference */
-	dev_t dev;			/* the mapping holds the inode */
-	ino_t ino;
-	uint64_t offset;		/* in the file, whole pages */
+/* Where a transfer and a region meet. */
+struct span {
+	struct peerdma_region *region;	/* held */
+	uint64_t at;			/* in the region */
 	uint64_t len;
-	char *addr;			/* registered */
-	char *watch;			/* the same pages, without rights */
-	int pagemap_fd;
-	unsigned int users;		/* guarded by the context's lock */
 };
 
 /* ---- making and ending one ------------------------------------------------ */
+
+static int open_pagemap(struct peerdma *ctx)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&ctx->lock);
+	if (ctx->pagemap_fd < 0)
+		ctx->pagemap_fd = open("/proc/thread-self/pagemap",
+				       O_RDONLY | O_CLOEXEC);
+	if (ctx->pagemap_fd < 0)
+		err = -errno;
+	pthread_mutex_unlock(&ctx->lock);
+	return err;
+}
+
+static int map_pages(struct peerdma_region *region, int fd)
+{
+	int err;
+
+	region->addr = mmap(NULL, region->len, PROT_READ, MAP_SHARED, fd,
+			    region->offset);
+	if (region->addr == MAP_FAILED)
+		return -errno;
+	region->watch = mmap(NULL, region->len, PROT_READ, MAP_SHARED, fd,
+			     region->offset);
+	if (region->watch == MAP_FAILED) {
+		err = -errno;
+		munmap(region->addr, region->len);
+		return err;
+	}
+	/* A child would inherit the mappings without the pins. */
+	madvise(region->addr, region->len, MADV_DONTFORK);
+	madvise(region->watch, region->len, MADV_DONTFORK);
+	return 0;
+}
+
+/**
+ * peerdma_region_map() - map a file range that is to become a region
+ * @ctx: the context; must outlive the region
+ * @file: the file
+ * @offset: where the range starts, a multiple of the page size
+ * @len: its bytes, whole pages
+ * @out_region: ended by peerdma_region_free()
+ *
+ * Reads nothing and pins nothing.
+ *
+ * Return: 0 or a negative errno.
+ */
+int peerdma_region_map(struct peerdma *ctx, const struct peerdma_file *file,
+		       uint64_t offset, uint64_t len,
+		       struct peerdma_region **out_region)
+{
+	struct peerdma_region *region;
+	int err;
+
+	err = open_pagemap(ctx);
+	if (err)
+		return err;
+	region = calloc(1, sizeof(*region));
+	if (!region)
+		return -ENOMEM;
+	err = peerdma_context_cuda(ctx, &region->context);
+	if (err)
+		goto free_region;
+	region->ctx = ctx;
+	atomic_init(&region->users, 0);
+	region->dev = file->dev;
+	region->ino = file->ino;
+	region->offset = offset;
+	region->len = len;
+	err = map_pages(region, file->fd);
+	if (err)
+		goto free_region;
+	*out_region = region;
+	return 0;
+
+free_region:
+	free(region);
+	return err;
+}
+
+/* Read what is not in the page cache yet, and put all into the page table. */
+static int fill_watch(struct peerdma_region *region)
+{
+	if (madvise(region->watch, region->len, MADV_POPULATE_READ))
+		return -errno;
+	if (mprotect(region->watch, region->len, PROT_NONE))
+		return -errno;
+	return 0;
+}
+
+/**
+ * peerdma_region_pin() - make a mapped region one to read out of
+ * @region: mapped; no other thread knows it
+ *
+ * Takes as long as reading the range.
+ *
+ * Return: 0 or a negative errno.
+ */
+int peerdma_region_pin(struct peerdma_region *region)
+{
+	struct peerdma *ctx = region->ctx;
+	peerdma_cuda_context context;
+	int result, err;
+
+	err = fill_watch(region);
+	if (err)
+		return err;
+	result = ctx->cuda.cuCtxPushCurrent(region->context);
+	if (result)
+		return peerdma_cuda_errno(result);
+	result = ctx->cuda.cuMemHostRegister(region->addr, region->len,
+					     REGISTER_PORTABLE |
+						     REGISTER_READ_ONLY);
+	ctx->cuda.cuCtxPopCurrent(&context);
+	region->pinned = !result;
+	return peerdma_cuda_errno(result);
+}
+
+/**
+ * peerdma_region_free() - let the pages go
+ * @region: mapped, perhaps pinned; reads that use it end first
+ */
+void peerdma_region_free(struct peerdma_region *region)
+{
+	struct peerdma *ctx = region->ctx;
+	peerdma_cuda_context context;
+
+	if (atomic_load(&region->users)) {
+		pthread_mutex_lock(&ctx->lock);
+		while (atomic_load(&region->users))
+			pthread_cond_wait(&ctx->region_idle, &ctx->lock);
+		pthread_mutex_unlock(&ctx->lock);
+	}
+	/* Where the program has ended the CUDA context, its pins are gone. */
+	if (region->pinned && !ctx->cuda.cuCtxPushCurrent(region->context)) {
+		ctx->cuda.cuMemHostUnregister(region->addr);
+		ctx->cuda.cuCtxPopCurrent(&context);
+	}
+	munmap(region->watch, region->len);
+	munmap(region->addr, region->len);
+	free(region);
+}
 
 static int check_opts(const struct peerdma_region_opts *opts)
 {
@@ -87,10 +225,10 @@ static int check_opts(const struct peerdma_region_opts *opts)
 	return o.flags || o.reserved ? -EOPNOTSUPP : 0;
 }
 
-static int check_file(struct peerdma_region *region, int fd, uint64_t offset,
-		      uint64_t len)
+static int map_range(struct peerdma *ctx, int fd, uint64_t offset,
+		     uint64_t len, struct peerdma_region **out_region)
 {
-	uint64_t page = sysconf(_SC_PAGESIZE);
+	uint64_t page = sysconf(_SC_PAGESIZE), start = offset & -page;
 	struct peerdma_file file;
 	int err;
 
@@ -101,87 +239,15 @@ static int check_file(struct peerdma_region *region, int fd, uint64_t offset,
 	err = peerdma_file_open(&file, fd, false);
 	if (err)
 		return err;
-	region->dev = file.dev;
-	region->ino = file.ino;
-	region->offset = offset & -page;
-	region->len = ((offset + len + page - 1) & -page) - region->offset;
 	if (file.end != UINT64_MAX && offset + len > file.end)
 		err = -ERANGE;
+	else
+		err = peerdma_region_map(ctx, &file, start,
+					 ((offset + len + page - 1) & -page) -
+						 start,
+					 out_region);
 	peerdma_file_close(&file);
 	return err;
-}
-
-static int map_pages(struct peerdma_region *region, int fd)
-{
-	int err;
-
-	region->addr = mmap(NULL, region->len, PROT_READ, MAP_SHARED, fd,
-			    region->offset);
-	if (region->addr == MAP_FAILED)
-		return -errno;
-	region->watch = mmap(NULL, region->len, PROT_READ,
-			     MAP_SHARED | MAP_POPULATE, fd, region->offset);
-	if (region->watch == MAP_FAILED)
-		goto unmap;
-	if (mprotect(region->watch, region->len, PROT_NONE))
-		goto unmap_watch;
-	/* A child would inherit the mappings without the pins. */
-	madvise(region->addr, region->len, MADV_DONTFORK);
-	madvise(region->watch, region->len, MADV_DONTFORK);
-	return 0;
-
-unmap_watch:
-	err = -errno;
-	munmap(region->watch, region->len);
-	errno = -err;
-unmap:
-	err = -errno;
-	munmap(region->addr, region->len);
-	return err;
-}
-
-static void unmap_pages(struct peerdma_region *region)
-{
-	munmap(region->watch, region->len);
-	munmap(region->addr, region->len);
-}
-
-static int pin_pages(struct peerdma_region *region, int fd)
-{
-	struct peerdma *ctx = region->ctx;
-	peerdma_cuda_context context;
-	int result, err;
-
-	err = peerdma_context_cuda(ctx, &context);
-	if (!err)
-		err = map_pages(region, fd);
-	if (err)
-		return err;
-	result = ctx->cuda.cuCtxPushCurrent(context);
-	if (result)
-		goto unmap;
-	result = ctx->cuda.cuMemHostRegister(region->addr, region->len,
-					     REGISTER_PORTABLE |
-						     REGISTER_READ_ONLY);
-	ctx->cuda.cuCtxPopCurrent(&context);
-	if (!result)
-		return 0;
-unmap:
-	unmap_pages(region);
-	return peerdma_cuda_errno(result);
-}
-
-static void unpin_pages(struct peerdma_region *region)
-{
-	struct peerdma *ctx = region->ctx;
-	peerdma_cuda_context context = ctx->context;
-
-	/* Where the program has ended the CUDA context, its pins are gone. */
-	if (!ctx->cuda.cuCtxPushCurrent(context)) {
-		ctx->cuda.cuMemHostUnregister(region->addr);
-		ctx->cuda.cuCtxPopCurrent(&context);
-	}
-	unmap_pages(region);
 }
 
 /**
@@ -209,24 +275,15 @@ int peerdma_region_open(struct peerdma *ctx, int fd, uint64_t offset,
 	int err;
 
 	err = check_opts(opts);
+	if (!err)
+		err = map_range(ctx, fd, offset, len, &region);
 	if (err)
 		return err;
-	region = calloc(1, sizeof(*region));
-	if (!region)
-		return -ENOMEM;
-	region->ctx = ctx;
-	err = check_file(region, fd, offset, len);
-	if (err)
-		goto free_region;
-	region->pagemap_fd = open("/proc/thread-self/pagemap",
-				  O_RDONLY | O_CLOEXEC);
-	if (region->pagemap_fd < 0) {
-		err = -errno;
-		goto free_region;
+	err = peerdma_region_pin(region);
+	if (err) {
+		peerdma_region_free(region);
+		return err;
 	}
-	err = pin_pages(region, fd);
-	if (err)
-		goto close_pagemap;
 	peerdma_context_get(ctx);
 	pthread_mutex_lock(&ctx->lock);
 	region->next = ctx->regions;
@@ -234,12 +291,6 @@ int peerdma_region_open(struct peerdma *ctx, int fd, uint64_t offset,
 	pthread_mutex_unlock(&ctx->lock);
 	*out_region = region;
 	return 0;
-
-close_pagemap:
-	close(region->pagemap_fd);
-free_region:
-	free(region);
-	return err;
 }
 
 /**
@@ -261,27 +312,18 @@ void peerdma_region_close(struct peerdma_region *region)
 	for (; other; other = other->next)
 		if (other->next == region)
 			other->next = region->next;
-	while (region->users)
-		pthread_cond_wait(&ctx->region_idle, &ctx->lock);
 	pthread_mutex_unlock(&ctx->lock);
-	unpin_pages(region);
-	close(region->pagemap_fd);
-	free(region);
+	peerdma_region_free(region);
 	peerdma_context_put(ctx);
 }
 
 /* ---- reading out of one ---------------------------------------------------- */
 
-/**
- * peerdma_region_get() - the region that a part of a file lies in
- * @ctx: the context
- * @file: the file
- * @offset: where the part starts
- * @len: its bytes; out: those within the region, or up to the next one
- *
- * Return: the region, held until peerdma_region_put(); NULL: none.
+/*
+ * The region of the program's that a part of a file lies in, held. @len gets the
+ * bytes within it, or where there is none, those up to the next one.
  */
-struct peerdma_region *peerdma_region_get(struct peerdma *ctx,
+static struct peerdma_region *find_opened(struct peerdma *ctx,
 					  const struct peerdma_file *file,
 					  uint64_t offset, uint64_t *len)
 {
@@ -300,7 +342,7 @@ struct peerdma_region *peerdma_region_get(struct peerdma *ctx,
 		*len = region->offset - offset;
 	}
 	if (region) {
-		region->users++;
+		atomic_fetch_add(&region->users, 1);
 		if (*len > region->offset + region->len - offset)
 			*len = region->offset + region->len - offset;
 	}
@@ -308,17 +350,25 @@ struct peerdma_region *peerdma_region_get(struct peerdma *ctx,
 	return region;
 }
 
-/**
- * peerdma_region_put() - let go of a region
- * @region: from peerdma_region_get()
- */
-void peerdma_region_put(struct peerdma_region *region)
+static struct peerdma_region *find(struct peerdma *ctx,
+				   const struct peerdma_file *file,
+				   uint64_t offset, uint64_t *len)
+{
+	struct peerdma_region *region;
+
+	region = find_opened(ctx, file, offset, len);
+	return region ? region : peerdma_keep_get(ctx, file, offset, len);
+}
+
+static void put(struct peerdma_region *region)
 {
 	struct peerdma *ctx = region->ctx;
 
+	if (atomic_fetch_sub(&region->users, 1) != 1)
+		return;
+	/* The region may be gone by now; who waits for it looks under the lock. */
 	pthread_mutex_lock(&ctx->lock);
-	if (!--region->users)
-		pthread_cond_broadcast(&ctx->region_idle);
+	pthread_cond_broadcast(&ctx->region_idle);
 	pthread_mutex_unlock(&ctx->lock);
 }
 
@@ -332,7 +382,7 @@ static bool entries_present(const struct peerdma_region *region, uint64_t start,
 
 	for (; left; left -= n, at += n) {
 		n = left < ENTRIES ? left : ENTRIES;
-		if (pread(region->pagemap_fd, entries, n * sizeof(*entries),
+		if (pread(region->ctx->pagemap_fd, entries, n * sizeof(*entries),
 			  at * sizeof(*entries)) !=
 		    (ssize_t)(n * sizeof(*entries)))
 			return false;
@@ -363,7 +413,7 @@ static bool pages_present(const struct peerdma_region *region, uint64_t at,
 		.category_mask = SCAN_PRESENT,
 		.return_mask = SCAN_PRESENT,
 	};
-	int nr = ioctl(region->pagemap_fd, SCAN, &scan);
+	int nr = ioctl(region->ctx->pagemap_fd, SCAN, &scan);
 
 	if (nr >= 0)
 		return !nr;
@@ -379,64 +429,142 @@ static bool file_reaches(const struct peerdma_file *file, uint64_t end)
 	return !fstat(file->fd, &st) && (uint64_t)st.st_size >= end;
 }
 
-static int move_step(struct peerdma_transfer *t, struct peerdma_region *region,
-		     struct peerdma_lane *lane, uint64_t len)
+/* Return: how many; where there is none, @run ends where the next one begins. */
+static unsigned int hold_spans(struct peerdma_transfer *t, struct span *spans,
+			       uint64_t left, uint64_t *run)
 {
-	uint64_t from = t->file_offset + t->done, at = from - region->offset;
-	struct peerdma_buffer *buf = t->buf;
-	bool there;
+	uint64_t from = t->file_offset + t->done;
+	unsigned int n;
+
+	for (n = 0; n < SPANS_MAX && left; n++) {
+		struct span *span = &spans[n];
+
+		span->len = left;
+		span->region = find(t->buf->ctx, &t->file, from, &span->len);
+		if (!span->region) {
+			if (!n && span->len < left)
+				*run = span->len;
+			break;
+		}
+		span->at = from - span->region->offset;
+		left -= span->len;
+		from += span->len;
+	}
+	return n;
+}
+
+/* As many as are worth it: pieces near what the driver reads itself are not. */
+static unsigned int drop_small(struct span *spans, unsigned int n,
+			       uint64_t *run)
+{
+	unsigned int i, good = 0;
+
+	while (good < n && spans[good].len >= PEERDMA_REGION_MIN)
+		good++;
+	if (!good && n)
+		*run = spans[0].len;
+	for (i = good; i < n; i++)
+		put(spans[i].region);
+	return good;
+}
+
+static int copy_spans(struct peerdma_transfer *t, struct peerdma_lane *lane,
+		      const struct span *spans, unsigned int n)
+{
+	uint64_t to = t->buf->addr + t->buffer_offset + t->done;
+	unsigned int i;
 	int err;
 
-	err = peerdma_lane_copy(buf->ctx, lane,
-				buf->addr + t->buffer_offset + t->done,
-				region->addr + at, len, false);
-	if (err)
-		return err;
-	there = pages_present(region, at, len);
-	err = peerdma_lane_finish(buf->ctx, lane,
-				  len < SLEEP_MIN ? 0 : len);
-	if (err)
-		return err;
-	if (!there || !file_reaches(&t->file, from + len)) {
-		peerdma_transfer_blame(t, PEERDMA_REASON_REGION_STALE);
-		return PEERDMA_PART_REFUSED;
+	for (i = 0; i < n; i++) {
+		err = peerdma_lane_copy(t->buf->ctx, lane, to,
+					spans[i].region->addr + spans[i].at,
+					spans[i].len, false);
+		if (err)
+			return err;
+		to += spans[i].len;
 	}
-	return peerdma_transfer_advance(t, len, &t->result.bytes_registered);
+	return 0;
+}
+
+/* Bytes from the start that are the file's, as far as @total. */
+static uint64_t sound_bytes(const struct span *spans, unsigned int n)
+{
+	uint64_t sound = 0;
+	unsigned int i;
+
+	for (i = 0; i < n; i++) {
+		if (!pages_present(spans[i].region, spans[i].at, spans[i].len))
+			break;
+		sound += spans[i].len;
+	}
+	return sound;
+}
+
+/* Return: enum peerdma_part; what was refused starts with a stale span. */
+static int move_spans(struct peerdma_transfer *t, const struct span *spans,
+		      unsigned int n, uint64_t *run)
+{
+	struct peerdma *ctx = t->buf->ctx;
+	uint64_t total = 0, sound = 0;
+	struct peerdma_lane *lane;
+	unsigned int i;
+	int err, end;
+
+	for (i = 0; i < n; i++)
+		total += spans[i].len;
+	err = peerdma_lane_get(ctx, t->buf->pointer.context, &lane);
+	if (err)
+		return err;
+	err = copy_spans(t, lane, spans, n);
+	if (!err)
+		sound = sound_bytes(spans, n);
+	end = peerdma_lane_finish(ctx, lane, total < SLEEP_MIN ? 0 : total);
+	peerdma_lane_put(ctx, lane);
+	if (err || end)
+		return err ? err : end;
+	if (!file_reaches(&t->file, t->file_offset + t->done + sound))
+		sound = 0;
+	err = sound ? peerdma_transfer_advance(t, sound,
+					       &t->result.bytes_registered) : 0;
+	if (err || sound == total)
+		return err;
+	for (i = 0; sound && sound >= spans[i].len; i++)
+		sound -= spans[i].len;
+	*run = spans[i].len;
+	if (!peerdma_keep_stale(spans[i].region))
+		peerdma_transfer_blame(t, PEERDMA_REASON_REGION_STALE);
+	return PEERDMA_PART_REFUSED;
 }
 
 /**
- * peerdma_region_move() - move the next bytes of a read out of a region
+ * peerdma_region_move() - move the next bytes of a read, if they lie in regions
  * @t: a read into CUDA memory
- * @region: that they lie in
- * @len: bytes
+ * @run: bytes from where @t is; out, where they are refused: so many have no
+ *	region, or no more
  *
- * Return: enum peerdma_part or a negative errno.
+ * Return: PEERDMA_PART_DONE: some were moved, and there may be more;
+ * PEERDMA_PART_REFUSED; or a negative errno.
  */
-int peerdma_region_move(struct peerdma_transfer *t,
-			struct peerdma_region *region, uint64_t len)
+int peerdma_region_move(struct peerdma_transfer *t, uint64_t *run)
 {
 	uint64_t step = t->opts.progress ? STEP_WATCHED : STEP_LEN;
-	uint64_t end = t->done + len, known = t->file.end - t->file_offset;
-	struct peerdma *ctx = t->buf->ctx;
-	struct peerdma_lane *lane;
-	int part = 0;
+	uint64_t from = t->file_offset + t->done, left = *run;
+	struct span spans[SPANS_MAX];
+	unsigned int n, i;
+	int part;
 
-	if (t->file.end <= t->file_offset + t->done)
-		return PEERDMA_PART_SHORT;
-	if ((end < known ? end : known) - t->done < REGION_MIN)
+	if (t->file.end <= from)
 		return PEERDMA_PART_REFUSED;
-	part = peerdma_lane_get(ctx, t->buf->pointer.context, &lane);
-	if (part)
-		return part;
-	while (!part && t->done < end && t->done < known) {
-		uint64_t left = (end < known ? end : known) - t->done;
-
-		if (left >= step + REGION_MIN)
-			left = step;
-		part = move_step(t, region, lane, left);
-	}
-	peerdma_lane_put(ctx, lane);
-	if (part)
-		return part;
-	return t->done < end ? PEERDMA_PART_SHORT : PEERDMA_PART_DONE;
+	if (left > t->file.end - from)
+		left = t->file.end - from;
+	if (left >= step + PEERDMA_REGION_MIN)
+		left = step;
+	n = hold_spans(t, spans, left, run);
+	n = drop_small(spans, n, run);
+	if (!n)
+		return PEERDMA_PART_REFUSED;
+	part = move_spans(t, spans, n, run);
+	for (i = 0; i < n; i++)
+		put(spans[i].region);
+	return part;
 }

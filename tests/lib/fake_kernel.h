@@ -9,6 +9,7 @@
 #ifndef FAKE_KERNEL_H
 #define FAKE_KERNEL_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -46,13 +47,15 @@ struct fake_kernel {
 	int open_errno;		/* of open(2) of what starts with ... */
 	const char *open_path;
 	int nr_file_io;		/* counted */
-	int nr_probes;		/* FILE_IO without segments, counted */
+	atomic_int nr_probes;	/* FILE_IO without segments, counted */
 	int gate;		/* FILE_IO with segments waits while it is not 0 */
 	bool uring;		/* the module knows io_uring commands ... */
 	int uring_errno;	/* ... but io_uring_setup(2) is forbidden */
 	bool uring_real;	/* ... or the machine's own, for FAKE_DEVICE */
 	int enter_errno;	/* ... or io_uring_enter(2) */
 	int nr_commands;	/* counted, of those taken */
+	uint32_t fs_type;	/* of every file, when not 0 */
+	atomic_int clock_ahead;	/* seconds */
 };
 
 extern struct fake_kernel fake_kernel;

@@ -38,7 +38,8 @@ static struct peerdma_completion done[DEPTH];
 
 static inline int set_up(void **state)
 {
-	PEERDMA_SIZED(peerdma_open_opts, opts, .device = FAKE_DEVICE);
+	PEERDMA_SIZED(peerdma_open_opts, opts, .device = FAKE_DEVICE,
+		.keep = PEERDMA_KEEP_NONE);
 	PEERDMA_SIZED(peerdma_buffer_info, info);
 
 	(void)state;

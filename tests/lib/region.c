@@ -31,7 +31,8 @@ static int fd;
 
 static int set_up(void **state)
 {
-	PEERDMA_SIZED(peerdma_open_opts, opts, .device = FAKE_DEVICE);
+	PEERDMA_SIZED(peerdma_open_opts, opts, .device = FAKE_DEVICE,
+		.keep = PEERDMA_KEEP_NONE);
 	PEERDMA_SIZED(peerdma_buffer_info, info);
 	size_t i;
 

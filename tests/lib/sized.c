@@ -89,7 +89,7 @@ static void public_structs_have_no_padding(void **state)
 	assert_int_equal(sizeof(struct type),				\
 			 offsetof(struct type, field) +			\
 				 sizeof(((struct type *)0)->field))
-	ENDS_WITH(peerdma_open_opts, flags);
+	ENDS_WITH(peerdma_open_opts, keep);
 	ENDS_WITH(peerdma_context_info, nr_gpus);
 	ENDS_WITH(peerdma_gpu_info, device);
 	ENDS_WITH(peerdma_buffer_opts, reserved);
