@@ -21,15 +21,16 @@ TEST_TARGETS += $(O)/bench/engine
 -include $(O)/bench/engine.d
 
 # With gcc alone, and without the lab: for a machine that has a GPU.
-GPU_BENCH := $(O)/bench/gpu
+GPU_BENCH := $(O)/bench/gpu $(O)/bench/gpu_queue
+GPU_BENCH_OBJECTS := $(O)/bench/gpu.o $(O)/bench/gpu_queue.o $(O)/bench/gpu_ways.o
 
-$(O)/bench/gpu.o $(O)/bench/gpu_ways.o: $(O)/%.o: %.c
+$(GPU_BENCH_OBJECTS): $(O)/%.o: %.c
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(LIB_CFLAGS) -Ilib -c \
 		-o $@ $<
 
-$(GPU_BENCH): $(O)/bench/gpu.o $(O)/bench/gpu_ways.o $(O)/lib/libpeerdma.a
+$(GPU_BENCH): %: %.o $(O)/bench/gpu_ways.o $(O)/lib/libpeerdma.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -pthread -o $@ $^ -ldl
 
@@ -37,6 +38,6 @@ TEST_TARGETS += $(GPU_BENCH)
 
 .PHONY: bench-gpu
 bench-gpu: $(GPU_BENCH)
-	$(Q)bench/run-gpu $(GPU_BENCH)
+	$(Q)bench/run-gpu $(O)/bench/gpu
 
--include $(O)/bench/gpu.d $(O)/bench/gpu_ways.d
+-include $(GPU_BENCH_OBJECTS:.o=.d)

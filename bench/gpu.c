@@ -20,7 +20,7 @@
 #define KIB		((size_t)1 << 10)
 #define MIB		((size_t)1 << 20)
 #define ROUNDS_MAX	15
-#define NR_WAYS		5
+#define NR_WAYS		6
 
 enum place { CACHED, TMPFS, DISK };
 
@@ -257,7 +257,7 @@ static int open_target(const struct test_case *c, const char *path,
 static bool way_fits(const struct test_case *c, const struct way *way)
 {
 	/* Less than 64 KiB never comes out of a region. */
-	if (way == &way_registered)
+	if (way == &way_registered || way == &way_first)
 		return !c->write && c->place != DISK && c->block >= 64 * KIB;
 	return true;
 }
@@ -347,17 +347,26 @@ static void print_row(const struct test_case *c,
 	fflush(stdout);
 }
 
+static void print_names(bool limit)
+{
+	static const char *const names[NR_WAYS] = { "limit", "plain", "cuFile",
+		"first", "peerdma", "register" };
+	int i;
+
+	for (i = limit ? 0 : 1; i < NR_WAYS; i++)
+		printf(" %8s", names[i]);
+}
+
 static void print_head(void)
 {
-	printf("%27s %-44s  | %-44s  | %s\n", "", "GB/s", "us per request",
-	       "CPU seconds per GiB");
-	printf("%-27s", "");
-	printf(" %8s %8s %8s %8s %8s", "limit", "plain", "cuFile", "peerdma",
-	       "register");
-	printf("  | %8s %8s %8s %8s %8s", "limit", "plain", "cuFile", "peerdma",
-	       "register");
-	printf("  | %8s %8s %8s %8s\n", "plain", "cuFile", "peerdma",
-	       "register");
+	printf("%27s %-53s  | %-53s  | %s\n%-27s", "", "GB/s",
+	       "us per request", "CPU seconds per GiB", "");
+	print_names(true);
+	printf("  |");
+	print_names(true);
+	printf("  |");
+	print_names(false);
+	printf("\n");
 }
 
 struct options {
@@ -378,7 +387,7 @@ static int run_cases(const struct options *options, FILE *json)
 	const struct way host = { "limit", way_limit.open, host_move,
 				  way_limit.close };
 	const struct way *ways[NR_WAYS] = { &way_limit, &way_plain,
-		&way_cufile, &way_peerdma, &way_registered };
+		&way_cufile, &way_first, &way_peerdma, &way_registered };
 	struct target target;
 	int i, err = 0;
 	size_t n;
@@ -415,7 +424,7 @@ static void usage(void)
 		"usage: gpu --file FILE --json FILE [--tmpfs FILE]\n"
 		"           [--rounds N] [--milliseconds N]\n"
 		"           [--places cached,tmpfs,disk]\n"
-		"           [--ways limit,plain,cufile,peerdma,registered]\n");
+		"           [--ways limit,plain,cufile,first,peerdma,registered]\n");
 	exit(2);
 }
 

@@ -65,8 +65,8 @@ extern unsigned long long gpu_memory;
 extern struct caller callers[CALLERS_MAX];
 extern char refusal[160];
 
-extern const struct way way_limit, way_plain, way_cufile, way_peerdma,
-	way_registered;
+extern const struct way way_limit, way_plain, way_cufile, way_first,
+	way_peerdma, way_registered;
 
 int gpu_start(void);
 

@@ -256,54 +256,81 @@ const struct way way_cufile = {
 
 /* ---- peerdma ----------------------------------------------------------------- */
 
-/* Two contexts: what one has registered is not the other's. */
-static struct peerdma *ctx[2];
-static struct peerdma_buffer *buf[2];
+/* A context for each way: what one keeps, or has registered, is not another's. */
+enum { AGAIN, FIRST, REGISTERED, NR_CONTEXTS };
+
+static struct peerdma *ctx[NR_CONTEXTS];
+static struct peerdma_buffer *buf[NR_CONTEXTS];
 static struct peerdma_region *region;
 
 static int open_buffer(int n)
 {
 	PEERDMA_SIZED(peerdma_buffer_opts, opts, .flags = PEERDMA_F_STAGED_OK);
+	PEERDMA_SIZED(peerdma_open_opts, open_opts,
+		.keep = n == AGAIN ? 0 : PEERDMA_KEEP_NONE);
 	int err;
 
 	if (buf[n])
 		return 0;
-	err = peerdma_open(&ctx[n], NULL);
+	err = peerdma_open(&ctx[n], &open_opts);
 	if (err)
 		return err;
 	return peerdma_buffer_pin(ctx[n], gpu_memory, CALLERS_MAX * WINDOW,
 				  &opts, &buf[n]);
 }
 
+static ssize_t move_by(int n, struct caller *caller,
+		       const struct target *target, size_t len,
+		       uint64_t file_offset, size_t at)
+{
+	if (target->write)
+		return peerdma_write(buf[n], target->fd, len, file_offset,
+				     caller->at + at);
+	return peerdma_read(buf[n], target->fd, len, file_offset,
+			    caller->at + at);
+}
+
 static int peerdma_way_open(const struct target *target)
 {
 	(void)target;
-	return open_buffer(0);
+	return open_buffer(AGAIN);
 }
 
 static ssize_t peerdma_way_move(struct caller *caller,
 				const struct target *target, size_t len,
 				uint64_t file_offset, size_t at)
 {
-	if (target->write)
-		return peerdma_write(buf[0], target->fd, len, file_offset,
-				     caller->at + at);
-	return peerdma_read(buf[0], target->fd, len, file_offset,
-			    caller->at + at);
+	return move_by(AGAIN, caller, target, len, file_offset, at);
 }
 
 const struct way way_peerdma = {
 	"peerdma", peerdma_way_open, peerdma_way_move, nothing_to_close
 };
 
+static int first_open(const struct target *target)
+{
+	(void)target;
+	return open_buffer(FIRST);
+}
+
+static ssize_t first_move(struct caller *caller, const struct target *target,
+			  size_t len, uint64_t file_offset, size_t at)
+{
+	return move_by(FIRST, caller, target, len, file_offset, at);
+}
+
+const struct way way_first = {
+	"first", first_open, first_move, nothing_to_close
+};
+
 static int registered_open(const struct target *target)
 {
 	int err;
 
-	err = open_buffer(1);
+	err = open_buffer(REGISTERED);
 	if (err)
 		return err;
-	return peerdma_region_open(ctx[1], target->fd, 0, target->len, NULL,
+	return peerdma_region_open(ctx[REGISTERED], target->fd, 0, target->len, NULL,
 				   &region);
 }
 
@@ -314,7 +341,7 @@ static ssize_t registered_move(struct caller *caller,
 	PEERDMA_SIZED(peerdma_io_result, result);
 	ssize_t n;
 
-	n = peerdma_read_opts(buf[1], target->fd, len, file_offset,
+	n = peerdma_read_opts(buf[REGISTERED], target->fd, len, file_offset,
 			      caller->at + at, NULL, &result);
 	/* Another way would be another figure. */
 	if (n > 0 && result.bytes_registered != (uint64_t)n)
