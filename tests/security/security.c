@@ -7,6 +7,7 @@
  * open to: MEMBERS.
  */
 #define _GNU_SOURCE
+#include <ctype.h>
 #include <dirent.h>
 #include <grp.h>
 #include <inttypes.h>
@@ -333,6 +334,23 @@ static bool has(const char *text, size_t len, const void *what, size_t size)
 	return memmem(text, len, what, size);
 }
 
+/* As a number of its own, leading zeroes or not: user addresses have all digits. */
+static bool has_number(const char *text, size_t len, const char *digits)
+{
+	size_t size = strlen(digits);
+	const char *at = text, *end = text + len, *before;
+
+	while ((at = memmem(at, end - at, digits, size))) {
+		for (before = at; before > text && before[-1] == '0'; before--)
+			;
+		if ((before == text || !isxdigit((unsigned char)before[-1])) &&
+		    (at + size == end || !isxdigit((unsigned char)at[size])))
+			return true;
+		at++;
+	}
+	return false;
+}
+
 /* Does @text hold this number: as text of either base, or as it is stored? */
 static bool holds(const char *text, size_t len, uint64_t number)
 {
@@ -341,9 +359,8 @@ static bool holds(const char *text, size_t len, uint64_t number)
 	snprintf(hex, sizeof(hex), "%" PRIx64, number);
 	snprintf(large, sizeof(large), "%" PRIX64, number);
 	snprintf(decimal, sizeof(decimal), "%" PRIu64, number);
-	return has(text, len, hex, strlen(hex)) ||
-	       has(text, len, large, strlen(large)) ||
-	       has(text, len, decimal, strlen(decimal)) ||
+	return has_number(text, len, hex) || has_number(text, len, large) ||
+	       has_number(text, len, decimal) ||
 	       has(text, len, &number, sizeof(number));
 }
 
@@ -357,8 +374,11 @@ static bool tells_place(const char *text, size_t len,
 	for (i = 0; i < nr; i++)
 		for (at = 0; at < where[i].len; at += 4096)
 			if (holds(text, len, where[i].addr + at) ||
-			    holds(text, len, (where[i].addr + at) >> 12))
+			    holds(text, len, (where[i].addr + at) >> 12)) {
+				t_note("it tells %#" PRIx64,
+				       (uint64_t)where[i].addr + at);
 				return true;
+			}
 	return false;
 }
 
