@@ -340,20 +340,19 @@ static void print_row(const struct test_case *c,
 	for (what = 0; what < 3; what++) {
 		printf(what ? "  |" : "");
 		for (i = 0; i < NR_WAYS; i++)
-			if (what < 2 || i > 0)
-				print_cell(&outcomes[i], what);
+			print_cell(&outcomes[i], what);
 	}
 	printf("\n");
 	fflush(stdout);
 }
 
-static void print_names(bool limit)
+static void print_names(void)
 {
 	static const char *const names[NR_WAYS] = { "limit", "plain", "cuFile",
 		"first", "peerdma", "register" };
 	int i;
 
-	for (i = limit ? 0 : 1; i < NR_WAYS; i++)
+	for (i = 0; i < NR_WAYS; i++)
 		printf(" %8s", names[i]);
 }
 
@@ -361,11 +360,11 @@ static void print_head(void)
 {
 	printf("%27s %-53s  | %-53s  | %s\n%-27s", "", "GB/s",
 	       "us per request", "CPU seconds per GiB", "");
-	print_names(true);
+	print_names();
 	printf("  |");
-	print_names(true);
+	print_names();
 	printf("  |");
-	print_names(false);
+	print_names();
 	printf("\n");
 }
 
