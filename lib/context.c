@@ -85,6 +85,7 @@ int peerdma_open(struct peerdma **out_ctx, const struct peerdma_open_opts *opts)
 	if (!ctx)
 		return -ENOMEM;
 	atomic_init(&ctx->refs, 1);
+	ctx->pid = getpid();
 	atomic_init(&ctx->keep, NULL);
 	ctx->keep_limit = o.keep;
 	ctx->pagemap_fd = -1;

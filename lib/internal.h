@@ -143,6 +143,7 @@ struct peerdma_counters {
  */
 struct peerdma {
 	atomic_uint refs;
+	pid_t pid;			/* that opened it; a child has less */
 	int device_fd;			/* or a negative errno */
 	int reason;			/* why device_fd is none */
 	struct peerdma_info info;
@@ -507,6 +508,7 @@ int peerdma_vector_move(struct peerdma_transfer *transfer,
 int peerdma_pci_parse(const char *text, uint32_t *out_device);
 void peerdma_pci_format(uint32_t device, char text[PEERDMA_PCI_LEN]);
 uint32_t peerdma_pci_of_disk(dev_t disk);
+int peerdma_pci_node(uint32_t device);
 
 int peerdma_sized_in(void *dst, size_t dst_size, const void *src);
 int peerdma_sized_out(void *dst, const void *src, size_t src_size);

@@ -61,7 +61,6 @@ struct note {
 /* The context's, from the first read that counts until its end. */
 struct peerdma_keep {
 	struct peerdma *ctx;
-	pid_t pid;			/* that the thread belongs to */
 	uint64_t limit;
 	pthread_mutex_t lock;		/* guards what follows, and the notes */
 	pthread_cond_t work;
@@ -86,7 +85,7 @@ static uint64_t milliseconds(void)
 /* A child has none of its parent's threads, mappings and pins. */
 static bool is_parents(const struct peerdma_keep *keep)
 {
-	return keep->pid != getpid();
+	return keep->ctx->pid != getpid();
 }
 
 /* ---- notes ----------------------------------------------------------------- */
@@ -271,7 +270,6 @@ static struct peerdma_keep *create(struct peerdma *ctx)
 	if (!keep)
 		return NULL;
 	keep->ctx = ctx;
-	keep->pid = getpid();
 	keep->limit = limit;
 	keep->nr_sets = sets;
 	keep->last = &keep->wanted;

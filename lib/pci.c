@@ -75,3 +75,26 @@ uint32_t peerdma_pci_of_disk(dev_t disk)
 			last = device;
 	return last;
 }
+
+/**
+ * peerdma_pci_node() - the NUMA node of a PCI function
+ * @device: PEERDMA_DEVICE()
+ *
+ * Return: its number; -1: nobody knows, or there is only one.
+ */
+int peerdma_pci_node(uint32_t device)
+{
+	char text[PEERDMA_PCI_LEN], path[64];
+	int node = -1;
+	FILE *file;
+
+	peerdma_pci_format(device, text);
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/numa_node", text);
+	file = fopen(path, "re");
+	if (!file)
+		return -1;
+	if (fscanf(file, "%d", &node) != 1)
+		node = -1;
+	fclose(file);
+	return node;
+}

@@ -30,7 +30,9 @@ _Static_assert(PEERDMA_SMALL_LEN >= PEERDMA_STREAM_LEN,
 /* One thread writes to the page cache, and needs no small pieces to share. */
 #define WRITE_PIECE_MIN	((size_t)128 << 10)
 /* A drive has a cost for every request, and does several at a time. */
-#define DRIVE_PIECE_MIN	((size_t)512 << 10)
+#define DRIVE_PIECE_MIN	((size_t)1 << 20)
+#define DRIVE_PIECE_MAX	((size_t)2 << 20)
+#define DRIVE_PIECES	8
 #define SLOTS_MAX	256
 /* Below that many pieces a caller is done before help comes. */
 #define HELPED_MIN	4
@@ -48,7 +50,8 @@ _Static_assert(PEERDMA_SMALL_LEN >= PEERDMA_STREAM_LEN,
 #define PAUSES		16
 /* A page-cached piece takes less than going to sleep and waking; nanoseconds. */
 #define AWAKE_NS	20000
-#define WRITERS		4
+/* At a drive; more gain nothing, and cost CPU time. */
+#define WIDTH_UNBUFFERED	4
 
 /* Written by who moved the piece, before @piece says that it is there. */
 struct slot {
@@ -502,14 +505,16 @@ static size_t choose_piece(const struct pump *p, uint32_t align)
 	size_t piece = PIECE_MIN, most = PIECE_MAX;
 
 	if (file->unbuffered)
-		piece = DRIVE_PIECE_MIN;
+		piece = most = len > DRIVE_PIECES * DRIVE_PIECE_MIN ?
+				       DRIVE_PIECE_MAX : DRIVE_PIECE_MIN;
 	else if (file->write)
 		piece = WRITE_PIECE_MIN;
 	if (p->streams)
 		most = STREAM_PIECE_MAX;
 	while (piece < most && piece * PIECES_MIN < len)
 		piece *= 2;
-	if (!p->streams && len > PEERDMA_BOUNCES * PEERDMA_BOUNCE_LEN)
+	if (!p->streams && !file->unbuffered &&
+	    len > PEERDMA_BOUNCES * PEERDMA_BOUNCE_LEN)
 		piece = TURNING_PIECE;
 	return piece < align ? align : piece;
 }
@@ -553,10 +558,10 @@ static unsigned int choose_width(const struct pump *p)
 {
 	const struct peerdma_file *file = &p->transfer->file;
 
-	if (!file->write)
-		return READERS + 1;
+	if (file->unbuffered)
+		return WIDTH_UNBUFFERED;
 	/* Writers of one file through the page cache wait for each other. */
-	return file->unbuffered ? WRITERS : 1;
+	return file->write ? 1 : READERS + 1;
 }
 
 /* Beside the caller. */

@@ -209,8 +209,11 @@ void peerdma_region_free(struct peerdma_region *region)
 		ctx->cuda.cuMemHostUnregister(region->addr);
 		ctx->cuda.cuCtxPopCurrent(&context);
 	}
-	munmap(region->watch, region->len);
-	munmap(region->addr, region->len);
+	/* A child has no such mappings, and perhaps something else there. */
+	if (ctx->pid == getpid()) {
+		munmap(region->watch, region->len);
+		munmap(region->addr, region->len);
+	}
 	free(region);
 }
 

@@ -541,12 +541,36 @@ int cuEventSynchronize(void *event)
 }
 
 /* Flags: for all contexts, and to be read only. */
+/* Memory of the program's own, not of a file. */
+static const void *pinned[64];
+
+static bool pin_memory(const void *was, const void *is)
+{
+	size_t i;
+	bool found;
+
+	pthread_mutex_lock(&lock);
+	for (i = 0; i < 64 && pinned[i] != was; i++)
+		;
+	found = i < 64;
+	if (found) {
+		pinned[i] = is;
+		fake_cuda.host_allocations += is ? 1 : -1;
+	}
+	pthread_mutex_unlock(&lock);
+	return found;
+}
+
 int cuMemHostRegister_v2(void *addr, size_t len, unsigned int flags)
 {
 	struct registration *r;
 
-	if (!depth || !addr || !len || flags != 9)
+	if (!depth || !addr || !len || (flags != 9 && flags != 1))
 		return INVALID_VALUE;
+	if (flags == 1 && fake_cuda.fail_alloc_host)
+		return OUT_OF_MEMORY;
+	if (flags == 1)
+		return pin_memory(NULL, addr) ? 0 : OUT_OF_MEMORY;
 	if (fake_cuda.fail_register)
 		return OUT_OF_MEMORY;
 	if (madvise(addr, len, MADV_POPULATE_READ))
@@ -571,6 +595,8 @@ int cuMemHostUnregister(void *addr)
 
 	if (!depth)
 		return INVALID_VALUE;
+	if (pin_memory(addr, NULL))
+		return 0;
 	pthread_mutex_lock(&lock);
 	r = find_registration(addr);
 	if (r) {
