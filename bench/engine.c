@@ -188,6 +188,8 @@ static void measure_file(char *argument, int rounds)
 int main(int argc, char **argv)
 {
 	int rounds = argc > 2 ? atoi(argv[1]) : 0, err, i;
+	/* What is kept needs no copy by the CPU, and that is what is measured. */
+	PEERDMA_SIZED(peerdma_open_opts, opts, .keep = PEERDMA_KEEP_NONE);
 	struct peerdma *ctx;
 
 	if (rounds < 1 || rounds > ROUNDS_MAX)
@@ -196,7 +198,7 @@ int main(int argc, char **argv)
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (ram == MAP_FAILED)
 		die("mmap", -errno);
-	err = peerdma_open(&ctx, NULL);
+	err = peerdma_open(&ctx, &opts);
 	if (!err)
 		err = peerdma_buffer_alloc(ctx, SPAN, NULL, &buffer);
 	if (err)

@@ -101,7 +101,7 @@ static int probe_pages(struct peerdma_buffer *buf, struct peerdma_file *file,
 	if (err || probe->reason)
 		return err;
 	probe->by_pages = true;
-	probe->align = file->align;
+	probe->align = peerdma_file_align(file);
 	probe->memory_align = PAGES_ALIGN;
 	return 0;
 }
@@ -154,7 +154,7 @@ int peerdma_direct_probe(struct peerdma_buffer *buf, struct peerdma_file *file,
 		.drive = PEERDMA_DEVICE_NONE,
 	};
 	if (buf->host) {
-		probe->align = file->align;
+		probe->align = peerdma_file_align(file);
 		if (!(file->flags & O_DIRECT))
 			probe->reason = PEERDMA_REASON_HOST_MEMORY;
 		return 0;
@@ -297,9 +297,17 @@ static uint64_t milliseconds(void)
 	return now.tv_sec * UINT64_C(1000) + now.tv_nsec / 1000000;
 }
 
-/* A request is not interrupted, so its time is how long Ctrl-C may take. */
-static uint64_t next_limit(uint64_t limit, uint64_t took)
+/*
+ * A request is not interrupted, so its time is how long Ctrl-C may take. A small
+ * one need not be timed.
+ */
+static uint64_t next_limit(uint64_t limit, uint64_t start)
 {
+	uint64_t took;
+
+	if (!start)
+		return limit;
+	took = milliseconds() - start;
 	if (took < 100 && limit < STEP_LEN)
 		return limit * 2;
 	if (took > 300 && limit > STEP_MIN)
@@ -323,7 +331,7 @@ static int move_steps(struct peerdma_transfer *t, uint64_t len)
 
 		if (step.len > limit)
 			step.len = limit;
-		start = milliseconds();
+		start = step.len < STEP_MIN ? 0 : milliseconds();
 		err = take_step(t, &step);
 		if (step.reason) {
 			peerdma_transfer_blame(t, step.reason);
@@ -331,7 +339,7 @@ static int move_steps(struct peerdma_transfer *t, uint64_t len)
 		}
 		if (err && err != -EINTR)
 			return err;
-		limit = next_limit(limit, milliseconds() - start);
+		limit = next_limit(limit, start);
 		ended = !err && file_ended(&step, t->probe.align);
 		err = advance(t, &step);
 		if (err)

@@ -90,13 +90,10 @@ int peerdma_file_open(struct peerdma_file *file, int fd, bool write)
 	if (err)
 		return err;
 	file->unbuffered = file->flags & O_DIRECT;
-	file->align = ALIGN_DEFAULT;
-	if (file->unbuffered) {
+	if (file->unbuffered)
 		file->direct_fd = fd;
-		file->align = align_of(fd);
-	} else {
+	else
 		file->cached_fd = fd;
-	}
 	pthread_mutex_init(&file->lock, NULL);
 	return 0;
 }
@@ -144,8 +141,25 @@ int peerdma_file_direct(struct peerdma_file *file)
 	if (fd < 0)
 		return fd;
 	file->direct_fd = fd;
-	file->align = align_of(fd);
+	file->align = 0;
 	return fd;
+}
+
+/**
+ * peerdma_file_align() - what unbuffered offsets and lengths are multiples of
+ * @file: the file; before several threads move it, one has asked
+ *
+ * It takes a system call, and whoever knows that the direct path is open does not
+ * need it.
+ *
+ * Return: bytes, a power of two.
+ */
+uint32_t peerdma_file_align(struct peerdma_file *file)
+{
+	if (!file->align)
+		file->align = file->direct_fd < 0 ? ALIGN_DEFAULT :
+						    align_of(file->direct_fd);
+	return file->align;
 }
 
 /**
@@ -226,14 +240,14 @@ static int write_all(int fd, const char *src, size_t len, uint64_t offset,
 int peerdma_file_load(struct peerdma_file *file, char *dst, uint64_t offset,
 		      size_t len, size_t *out_moved)
 {
-	size_t skew = offset & (file->align - 1);
-	size_t blocks = (skew + len + file->align - 1) & -(size_t)file->align;
+	size_t align = peerdma_file_align(file), skew = offset & (align - 1);
+	size_t blocks = (skew + len + align - 1) & -align;
 	int err, fd;
 
 	*out_moved = 0;
 	if (file->unbuffered) {
 		err = read_all(file->direct_fd, dst - skew, blocks,
-			       offset - skew, file->align, out_moved);
+			       offset - skew, align, out_moved);
 		*out_moved = *out_moved > skew ? *out_moved - skew : 0;
 		if (*out_moved >= len) {
 			*out_moved = len;
@@ -326,7 +340,7 @@ int peerdma_file_store(struct peerdma_file *file, const char *src,
 	*out_moved = 0;
 	if (!file->unbuffered)
 		return store_cached(file, src, len, offset, out_moved);
-	part = peerdma_split_range(offset, len, file->align);
+	part = peerdma_split_range(offset, len, peerdma_file_align(file));
 	err = store_cached(file, src, part.head, offset, out_moved);
 	if (err)
 		return err;

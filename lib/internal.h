@@ -326,7 +326,7 @@ struct peerdma_file {
 	pthread_mutex_t lock;		/* guards the opening of cached_fd */
 	dev_t dev;
 	ino_t ino;
-	uint32_t align;			/* of unbuffered offset and length */
+	uint32_t align;			/* 0: ask peerdma_file_align() */
 	uint64_t end;			/* where reading ended at first sight */
 	bool sparse;			/* to be read, and may have holes */
 };
@@ -334,6 +334,7 @@ struct peerdma_file {
 int peerdma_file_open(struct peerdma_file *file, int fd, bool write);
 void peerdma_file_close(struct peerdma_file *file);
 int peerdma_file_direct(struct peerdma_file *file);
+uint32_t peerdma_file_align(struct peerdma_file *file);
 int peerdma_file_cached(struct peerdma_file *file);
 int peerdma_file_load(struct peerdma_file *file, char *dst, uint64_t offset,
 		      size_t len, size_t *out_moved);

@@ -618,7 +618,7 @@ static void set_up(struct pump *p, struct peerdma_transfer *t, uint64_t len,
 	p->end = p->start + len;
 	p->streams = PEERDMA_STREAMS && t->buf->cuda && !t->file.write &&
 		     !t->file.unbuffered && len <= STREAMED_MAX;
-	p->piece = choose_piece(p, t->file.align);
+	p->piece = choose_piece(p, peerdma_file_align(&t->file));
 	p->base = p->start & -(uint64_t)p->piece;
 	p->nr = (p->end - p->base + p->piece - 1) / p->piece;
 	p->width = choose_width(p);
