@@ -10,9 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "gpu.h"
@@ -100,23 +98,6 @@ static double deadline;
 static double seconds = 0.2;
 static int rounds = 5;
 
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec * 1e-9;
-}
-
-static double cpu_time(void)
-{
-	struct rusage use;
-
-	getrusage(RUSAGE_SELF, &use);
-	return use.ru_utime.tv_sec + use.ru_stime.tv_sec +
-	       (use.ru_utime.tv_usec + use.ru_stime.tv_usec) * 1e-6;
-}
-
 static uint64_t next_offset(struct work *w)
 {
 	uint64_t blocks = w->target->len / w->c->block;
@@ -149,7 +130,7 @@ static void *run_caller(void *arg)
 		}
 		w->moved += n;
 		w->requests++;
-	} while (now() < deadline);
+	} while (gpu_now() < deadline);
 	return NULL;
 }
 
@@ -187,9 +168,9 @@ static int run_round(const struct test_case *c, const struct way *way,
 			.seed = 88172645463325252u + i * 7919 };
 		pthread_create(&threads[i], NULL, run_caller, &works[i]);
 	}
-	start = now();
+	start = gpu_now();
 	deadline = start + seconds;
-	cpu = cpu_time();
+	cpu = gpu_cpu_time();
 	pthread_barrier_wait(&barrier);
 	for (i = 0; i < c->nr_callers; i++) {
 		pthread_join(threads[i], NULL);
@@ -197,10 +178,10 @@ static int run_round(const struct test_case *c, const struct way *way,
 		requests += works[i].requests;
 		err = works[i].err ? works[i].err : err;
 	}
-	figure->gb_per_s = moved / (now() - start) / 1e9;
-	figure->us = requests ? (now() - start) * c->nr_callers * 1e6 /
+	figure->gb_per_s = moved / (gpu_now() - start) / 1e9;
+	figure->us = requests ? (gpu_now() - start) * c->nr_callers * 1e6 /
 					requests : 0;
-	figure->cpu = moved ? (cpu_time() - cpu) / (moved / 1073741824.0) : 0;
+	figure->cpu = moved ? (gpu_cpu_time() - cpu) / (moved / 1073741824.0) : 0;
 	pthread_barrier_destroy(&barrier);
 	for (i = 0; check && !err && i < c->nr_callers; i++)
 		err = compare(&works[i]);

@@ -69,5 +69,7 @@ extern const struct way way_limit, way_plain, way_cufile, way_first,
 	way_peerdma, way_registered;
 
 int gpu_start(void);
+double gpu_now(void);
+double gpu_cpu_time(void);
 
 #endif /* BENCH_GPU_H */

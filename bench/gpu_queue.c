@@ -10,9 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "gpu.h"
@@ -38,23 +36,6 @@ static int fd;
 static uint64_t file_blocks;
 /* Of each request: block of the file, block of the window. */
 static uint64_t from[REQUESTS], to[REQUESTS];
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec * 1e-9;
-}
-
-static double cpu_time(void)
-{
-	struct rusage use;
-
-	getrusage(RUSAGE_SELF, &use);
-	return use.ru_utime.tv_sec + use.ru_stime.tv_sec +
-	       (use.ru_utime.tv_usec + use.ru_stime.tv_usec) * 1e-6;
-}
 
 static void draw(bool scattered, uint64_t seed)
 {
@@ -149,11 +130,11 @@ static int compare(void)
 
 static int run_round(enum way_id way, struct round *round)
 {
-	double start = now(), cpu = cpu_time();
+	double start = gpu_now(), cpu = gpu_cpu_time();
 	int err = way == PLAIN ? run_plain() : run_queue();
 
-	round->requests_per_s = (double)REQUESTS / (now() - start);
-	round->cpu = (cpu_time() - cpu) / (double)REQUESTS * 1e6;
+	round->requests_per_s = (double)REQUESTS / (gpu_now() - start);
+	round->cpu = (gpu_cpu_time() - cpu) / (double)REQUESTS * 1e6;
 	return err;
 }
 

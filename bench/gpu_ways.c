@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "gpu.h"
@@ -69,6 +71,24 @@ static int start_caller(struct caller *caller, size_t at)
 		result = cuda.cuStreamCreate(&caller->stream,
 					     STREAM_NON_BLOCKING);
 	return result ? -EIO : 0;
+}
+
+double gpu_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec + t.tv_nsec * 1e-9;
+}
+
+/* Of all threads, in seconds. */
+double gpu_cpu_time(void)
+{
+	struct rusage use;
+
+	getrusage(RUSAGE_SELF, &use);
+	return use.ru_utime.tv_sec + use.ru_stime.tv_sec +
+	       (use.ru_utime.tv_usec + use.ru_stime.tv_usec) * 1e-6;
 }
 
 /* Return: 0 or a negative errno. */
