@@ -38,6 +38,14 @@ struct fake_cuda {
 
 extern struct fake_cuda fake_cuda;
 
+/* Is anything left of what was made? */
+static inline bool fake_cuda_leaks(void)
+{
+	return fake_cuda.registrations || fake_cuda.allocations ||
+	       fake_cuda.host_allocations || fake_cuda.contexts ||
+	       fake_cuda.streams || fake_cuda.depth;
+}
+
 bool fake_cuda_find(uint64_t addr, uint64_t len, int *out_fd,
 		    uint64_t *out_offset);
 unsigned char *fake_cuda_memory(uint64_t addr);

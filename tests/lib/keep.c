@@ -85,9 +85,7 @@ static int tear_down(void **state)
 	close_context();
 	close(fd);
 	unlink(path);
-	return fake_cuda.registrations || fake_cuda.allocations ||
-	       fake_cuda.host_allocations || fake_cuda.contexts ||
-	       fake_cuda.streams || fake_cuda.depth;
+	return fake_cuda_leaks();
 }
 
 /* A piece, as the file has it. Return: how much of it came without the CPU. */

@@ -67,9 +67,7 @@ static int tear_down(void **state)
 	peerdma_close(ctx);
 	close(fd);
 	unlink(path);
-	return fake_cuda.registrations || fake_cuda.allocations ||
-	       fake_cuda.host_allocations || fake_cuda.contexts ||
-	       fake_cuda.streams || fake_cuda.depth;
+	return fake_cuda_leaks();
 }
 
 static ssize_t read_at(uint64_t offset, size_t len)
