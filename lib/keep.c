@@ -26,6 +26,8 @@
 #define CHUNK		((uint64_t)32 << 20)
 /* Not worth a mapping. */
 #define KEPT_MIN	((uint64_t)1 << 20)
+/* Chunks that are mapped together: half a gibibyte. */
+#define AHEAD		15
 #define WAYS		4
 #define SETS_MIN	64
 #define SETS_MAX	(1u << 16)
@@ -308,13 +310,28 @@ static bool is_local(int fd)
 	}
 }
 
-/* Return: true: the chunk is to be mapped, and the note is the caller's. */
-static bool count(struct peerdma_keep *keep, const struct peerdma_file *file,
-		  uint64_t index, uint64_t bytes, struct note **out_note)
+/*
+ * With the lock held: take a chunk to map it, if more than @read bytes were read of
+ * it. Then the note is the caller's, until want().
+ */
+static bool claim(struct peerdma_keep *keep, struct note *note, uint64_t len,
+		  uint64_t read)
+{
+	if (note->state != NOTED || note->read <= read || len < KEPT_MIN ||
+	    len > keep->limit || keep->held > keep->limit - len)
+		return false;
+	note->state = MAPPING;
+	keep->held += len;
+	return true;
+}
+
+/* Return: the note, claimed; NULL: it is not worth it, yet or any more. */
+static struct note *count(struct peerdma_keep *keep,
+			  const struct peerdma_file *file, uint64_t index,
+			  uint64_t bytes)
 {
 	uint64_t len = chunk_len(file, index);
 	struct note *note;
-	bool worth = false;
 
 	pthread_mutex_lock(&keep->lock);
 	note = find_note(keep, file, index);
@@ -323,16 +340,26 @@ static bool count(struct peerdma_keep *keep, const struct peerdma_file *file,
 	if (note) {
 		note->used = milliseconds();
 		note->read += bytes;
-		worth = note->state == NOTED && note->read > len &&
-			len >= KEPT_MIN && keep->held + len <= keep->limit;
-	}
-	if (worth) {
-		note->state = MAPPING;
-		keep->held += len;
+		if (!claim(keep, note, len, len))
+			note = NULL;
 	}
 	pthread_mutex_unlock(&keep->lock);
-	*out_note = note;
-	return worth;
+	return note;
+}
+
+/* Who reads one chunk again will read those behind it, if he did before. */
+static struct note *look_ahead(struct peerdma_keep *keep,
+			       const struct peerdma_file *file, uint64_t index)
+{
+	uint64_t len = chunk_len(file, index);
+	struct note *note;
+
+	pthread_mutex_lock(&keep->lock);
+	note = find_note(keep, file, index);
+	if (note && !claim(keep, note, len, len - len / 8))
+		note = NULL;
+	pthread_mutex_unlock(&keep->lock);
+	return note;
 }
 
 static void want(struct peerdma_keep *keep, const struct peerdma_file *file,
@@ -373,7 +400,7 @@ void peerdma_keep_note(struct peerdma_transfer *t, uint64_t from, uint64_t len)
 {
 	struct peerdma *ctx = t->buf->ctx;
 	struct peerdma_keep *keep;
-	uint64_t end = from + len, next;
+	uint64_t end = from + len, next, ahead;
 	struct note *note;
 
 	if (ctx->keep_limit == PEERDMA_KEEP_NONE || t->file.end == UINT64_MAX)
@@ -387,8 +414,13 @@ void peerdma_keep_note(struct peerdma_transfer *t, uint64_t from, uint64_t len)
 		next = (from / CHUNK + 1) * CHUNK;
 		if (next > end)
 			next = end;
-		if (count(keep, &t->file, from / CHUNK, next - from, &note))
+		note = count(keep, &t->file, from / CHUNK, next - from);
+		for (ahead = 1; note; ahead++) {
 			want(keep, &t->file, note);
+			note = ahead > AHEAD ? NULL :
+				look_ahead(keep, &t->file,
+					   from / CHUNK + ahead);
+		}
 	}
 }
 

@@ -27,8 +27,8 @@
 #define LEN	(CHUNK + 3 * MIB + 1000)
 /* A file system that others may write to. */
 #define NFS	0x6969
-/* Rounds to wait for what another thread does; then it will not come. */
-#define PATIENCE	5000
+/* Milliseconds to wait for what another thread does; then it will not come. */
+#define PATIENCE	2000
 
 static struct peerdma *ctx;
 static struct peerdma_buffer *buf;
@@ -106,7 +106,7 @@ static bool becomes(uint64_t kept)
 {
 	int i;
 
-	for (i = 0; i < PATIENCE; i++) {
+	for (i = 0; i < PATIENCE / 10; i++) {
 		if (read_piece(0, LEN) == kept)
 			return true;
 		usleep(1000);
@@ -132,6 +132,19 @@ static void what_is_read_again_is_kept(void **state)
 	assert_int_equal(peerdma_read(buf, fd, 100, LEN, 0), 0);
 	assert_int_equal(peerdma_context_stats(ctx, &stats), 0);
 	assert_true(stats.registered.bytes_read >= LEN + 7 * MIB);
+}
+
+/* Chunks that were read before come along with the one that is read again. */
+static void what_follows_comes_too(void **state)
+{
+	int i;
+
+	(void)state;
+	assert_int_equal(read_piece(0, LEN), 0);
+	read_piece(0, MIB);
+	for (i = 0; i < PATIENCE && fake_cuda.registrations < 2; i++)
+		usleep(1000);
+	assert_int_equal(fake_cuda.registrations, 2);
 }
 
 static void another_descriptor_will_do(void **state)
@@ -344,6 +357,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 		TEST(what_is_read_again_is_kept),
+		TEST(what_follows_comes_too),
 		TEST(another_descriptor_will_do),
 		TEST(not_unless_wanted),
 		TEST(no_more_than_allowed),
