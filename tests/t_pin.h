@@ -25,6 +25,26 @@ static inline int t_query(int dev, int buffer, struct peerdma_query *query)
 	return ioctl(dev, PEERDMA_QUERY, query) ? -errno : 0;
 }
 
+/* Where a byte of a buffer lies; ends the program where it does not. */
+static inline uint64_t t_physical(int dev, int buffer, uint64_t offset)
+{
+	struct peerdma_segment segments[64] = { 0 };
+	struct peerdma_query query = {
+		.size = sizeof(query),
+		.buffer_fd = buffer,
+		.nr_segments = 64,
+		.segments = (uintptr_t)segments,
+	};
+	uint32_t i;
+
+	t_need(!ioctl(dev, PEERDMA_QUERY, &query), "QUERY answers");
+	for (i = 0; i < query.nr_segments; i++)
+		if (offset - segments[i].offset < segments[i].len)
+			return segments[i].addr + offset - segments[i].offset;
+	t_need(false, "the offset is in the buffer");
+	return 0;
+}
+
 /* PEERDMA_CACHING_* that the mappings of a buffer got, or ~0. */
 static inline uint32_t t_caching(int dev, int buffer)
 {

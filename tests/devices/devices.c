@@ -249,72 +249,6 @@ static void out_of_reach(void)
 	t_gpu_free(ptr);
 }
 
-/*
- * CUDA's own dma-buf under an IOMMU: raw addresses of the BAR, which a card with
- * few address lines cannot even say, and which lead nowhere for another one.
- */
-static void vendor_dmabuf(void)
-{
-	uint64_t ptr = filled(GPU_PAGE);
-	int card = t_card_open(), buffer = t_gpu_export(ptr, GPU_PAGE);
-	unsigned char data[PAGE], got[PAGE], old[PAGE];
-	const char *raw_dma = "/sys/module/simgpu/parameters/raw_dma";
-	bool few = bits <= 32;
-
-	generate(data, 0, PAGE);
-	memset(old, FILL, PAGE);
-	t_need(buffer >= 0, "CUDA makes a dma-buf");
-	t_result(t_card_attach(card, buffer), 0, "the card is attached");
-	t_result(t_card_write(card, data, PAGE, 0), few ? -ERANGE : (int)PAGE,
-		 "raw addresses%s", few ? " are beyond the card" :
-		 ", and the card thinks that it writes");
-	if (!few) {
-		t_gpu_read(got, ptr, PAGE);
-		t_same(got, translated() ? old : data, PAGE,
-		       translated() ? "but nothing arrives" :
-				      "and without an IOMMU it does");
-	}
-	t_result(t_card_attach(card, -1), -EBADF, "detached");
-	t_result(t_write_text(raw_dma, "0"), 0, "the defect is turned off");
-	if (!translated() && few && pins_on_map()) {
-		t_result(t_card_attach(card, buffer), -ENOMEM,
-			 "out of reach is out of memory, when attached already");
-	} else if (translated() || !few) {
-		t_result(t_card_attach(card, buffer), 0, "the card is attached again");
-		t_result(t_card_write(card, data, PAGE, 0), PAGE, "it writes");
-		t_gpu_read(got, ptr, PAGE);
-		t_same(got, data, PAGE, "it arrives");
-	} else {
-		t_result(t_card_attach(card, buffer), 0, "the card is attached again");
-		t_result(t_card_write(card, data, PAGE, 0), -ENOMEM,
-			 "out of reach is out of memory, to this exporter");
-	}
-	t_result(t_write_text(raw_dma, "1"), 0, "the defect is turned on");
-	close(card);
-	close(buffer);
-	t_is(t_gpu_counter("dma_mappings"), 0, "nothing stays mapped");
-	t_gpu_free(ptr);
-}
-
-static uint64_t physical(int buffer, uint64_t offset)
-{
-	struct peerdma_segment segments[64] = { 0 };
-	struct peerdma_query query = {
-		.size = sizeof(query),
-		.buffer_fd = buffer,
-		.nr_segments = 64,
-		.segments = (uintptr_t)segments,
-	};
-	uint32_t i;
-
-	t_need(!ioctl(dev, PEERDMA_QUERY, &query), "QUERY answers");
-	for (i = 0; i < query.nr_segments; i++)
-		if (offset - segments[i].offset < segments[i].len)
-			return segments[i].addr + offset - segments[i].offset;
-	t_need(false, "the offset is in the buffer");
-	return 0;
-}
-
 /* What the IOMMU was told to translate to @phys from, or 0. */
 static uint64_t traced_address(uint64_t phys)
 {
@@ -363,7 +297,7 @@ static void after_the_end(void)
 	t_need(t_pin(dev, ptr, 2 * GPU_PAGE, 0, &pin) >= 0, "it is pinned");
 	t_result(t_card_attach(card, pin.out_fd), 0, "the card is attached");
 	t_result(t_card_write(card, data, PAGE, 0), PAGE, "the card writes");
-	address = physical(pin.out_fd, stale);
+	address = t_physical(dev, pin.out_fd, stale);
 	if (translated()) {
 		trace_maps(false);
 		address = traced_address(address);
@@ -432,7 +366,7 @@ static void rig_start(struct rig *rig, const char *name, uint32_t flags)
 	t_need(t_pin(dev, rig->ptr, RIG_LEN, flags, &rig->pin) >= 0,
 	       "it is pinned");
 	for (i = 0; i < RIG_LEN / GPU_PAGE; i++)
-		rig->phys[i] = physical(rig->pin.out_fd, i * GPU_PAGE);
+		rig->phys[i] = t_physical(dev, rig->pin.out_fd, i * GPU_PAGE);
 	record_open(&record, name, rig->pin.out_fd);
 	t_record_fill(&record, CANARY, 0, RIG_LEN);
 	t_record_close(&record);
@@ -716,7 +650,6 @@ static const struct t_case reachable[] = {
 	{ "bytes, attached statically", bytes_statically },
 	{ "bytes back", bytes_back },
 	{ "refusals", refusals },
-	{ "CUDA's dma-buf", vendor_dmabuf },
 	{ "after the end", after_the_end },
 	{ "taken back in a loop", revoke_in_loop },
 	{ "freed in a loop", free_in_loop },
@@ -729,7 +662,6 @@ static const struct t_case reachable[] = {
 
 static const struct t_case unreachable[] = {
 	{ "out of reach", out_of_reach },
-	{ "CUDA's dma-buf", vendor_dmabuf },
 };
 
 int main(int argc, char **argv)

@@ -79,6 +79,33 @@ static inline const char *t_card_address(void)
 	return *address ? address : NULL;
 }
 
+/* The same as PEERDMA_DEVICE(). */
+static inline uint32_t t_card_number(void)
+{
+	unsigned int domain, bus, slot, fn;
+
+	t_need(t_card_address() &&
+	       sscanf(t_card_address(), "%x:%x:%x.%x", &domain, &bus, &slot,
+		      &fn) == 4, "the card has an address");
+	return PEERDMA_DEVICE(domain, bus, slot, fn);
+}
+
+/* All of a buffer for the card by MAP_DEVICE; the mapping or a negative errno. */
+static inline int t_card_map(int dev, int buffer, uint64_t len, uint32_t card)
+{
+	struct peerdma_device_segment segments[64];
+	struct peerdma_map_device map = {
+		.size = sizeof(map),
+		.buffer_fd = buffer,
+		.device = card,
+		.len = len,
+		.segments = (uintptr_t)segments,
+		.nr_segments = 64,
+	};
+
+	return ioctl(dev, PEERDMA_MAP_DEVICE, &map) ? -errno : map.out_fd;
+}
+
 /*
  * One DMA write by the bare registers, as a card with a mind of its own would do
  * it: nobody has mapped anything. The driver must have left it.
