@@ -2,12 +2,18 @@
 /*
  * Memory that everything uses at once, and every way in which it ends. The CPU
  * writes to it, a card's DMA engine does, a drive reads into it and out of it by
- * FILE_IO and into it by plain pread(2), and QUERY asks. Then it is taken back,
- * freed, its process is killed, its driver is unbound or its device removed.
- * Afterwards it is somebody else's and full of canaries, which the host counts.
+ * FILE_IO until its queue is full, another one into it by plain preadv(2), one more
+ * importer has it mapped, the card has it by MAP_DEVICE, and QUERY asks. No module
+ * can be unloaded. Then it is taken back, freed, its process is killed, its driver
+ * is unbound or its device removed.
  *
- * usage: together OUT [END]...; wants the edu card with examples/edu's driver and
- * the raw drive peerdma0.
+ * At once it is somebody else's and full of canaries, while all those who had it
+ * go on trying with everything they had. No canary may change. The drives are slow,
+ * so that what a revocation does not wait for comes when the canaries are there.
+ *
+ * usage: together OUT [END]...; wants the edu card with examples/edu's driver,
+ * t_importer.ko and the raw drives peerdma0 and peerdma1. When OUT/END/look appears
+ * the host is to look at the memory, and to make OUT/END/looked then.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -17,7 +23,10 @@
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/utsname.h>
 
+#include "../devices/importer/t_importer.h"
 #include "../devices/t_card.h"
 #include "../t_clock.h"
 #include "../t_pages.h"
@@ -26,12 +35,19 @@
 #include "../t_transfer.h"
 
 #define LEN	(4ull << 20)
-#define PIECE	(256u << 10)
-#define BLOCK	4096
+#define BLOCK	4096u
 #define CANARY	0xc5
-#define CHUNK	(64u << 10)
-#define MOST	65536
+#define LARGE	(32ull << 20)
+#define CHUNK	(64ull << 10)
+#define MOST	1024
+#define TIMES	4
 #define DRIVE	"/dev/disk/by-serial/peerdma0"
+#define OTHER	"/dev/disk/by-serial/peerdma1"
+/* As many requests as a transfer may have in flight; an NVMe queue has 1023. */
+#define REQUESTS	1024u
+#define QUEUE_FULL	1000
+/* The debug kernel is no faster than its drive. */
+#define QUEUE_DEBUG	64
 
 /* ---- the users, threads of one process ----------------------------------- */
 
@@ -39,7 +55,9 @@ static struct {
 	int dev;
 	int buffer;
 	int drive;
+	int other;
 	int card;
+	int importer;
 	unsigned char *map;
 	unsigned char *pages;
 	volatile bool stop;
@@ -50,6 +68,7 @@ static struct {
  * @name: for the report
  * @once: uses it; 0, or a negative errno
  * @cut: what it is to answer when the memory is gone
+ * @idle: it waits for no device, and leaves the CPU to the others in between
  * @rounds: how often it went well
  * @last: what @once answered last
  */
@@ -57,6 +76,7 @@ struct user {
 	const char *name;
 	int (*once)(void);
 	int cut;
+	bool idle;
 	volatile int rounds;
 	volatile int last;
 	pthread_t thread;
@@ -78,25 +98,49 @@ static int cpu_writes(void)
 	return 0;
 }
 
+/* In an order in which the block layer merges none with its neighbour. */
+static int drive_moves(uint32_t flags, uint64_t file_offset)
+{
+	struct peerdma_file_segment segments[REQUESTS];
+	struct peerdma_file_io arg = {
+		.flags = flags,
+		.buffer_fd = rig.buffer,
+		.file_fd = rig.drive,
+		.segments = (uintptr_t)segments,
+		.nr_segments = REQUESTS,
+		.depth = REQUESTS,
+	};
+	uint32_t i;
+
+	for (i = 0; i < REQUESTS; i++) {
+		uint64_t at = i * 5 % REQUESTS * (LEN / REQUESTS);
+
+		segments[i] = (struct peerdma_file_segment){
+			file_offset + at, at, LEN / REQUESTS, 0,
+		};
+	}
+	return t_file_io(rig.dev, &arg);
+}
+
 static int drive_reads(void)
 {
-	long long got = t_move_one(rig.dev, T_READ, rig.buffer, rig.drive, 0, 0,
-				   LEN);
-
-	return got < 0 ? got : 0;
+	return drive_moves(T_READ, 0);
 }
 
 static int drive_writes(void)
 {
-	long long got = t_move_one(rig.dev, T_WRITE, rig.buffer, rig.drive,
-				   LEN, 0, LEN);
-
-	return got < 0 ? got : 0;
+	return drive_moves(T_WRITE, LEN);
 }
 
-static int pread_reads(void)
+/* From a drive of its own, and so much that it takes longer than FILE_IO. */
+static int preadv_reads(void)
 {
-	return pread(rig.drive, rig.pages, PIECE, 0) < 0 ? -errno : 0;
+	struct iovec parts[TIMES];
+	int i;
+
+	for (i = 0; i < TIMES; i++)
+		parts[i] = (struct iovec){ rig.pages, LEN };
+	return preadv(rig.other, parts, TIMES, 0) < 0 ? -errno : 0;
 }
 
 static int card_writes(void)
@@ -107,6 +151,14 @@ static int card_writes(void)
 	memset(block, 0x33, sizeof(block));
 	ret = t_card_write(rig.card, block, sizeof(block), LEN / 2);
 	return ret < 0 ? ret : 0;
+}
+
+/* EINVAL: it has it mapped still. */
+static int importer_maps(void)
+{
+	int ret = ioctl(rig.importer, T_IMPORT_MAP) ? -errno : 0;
+
+	return ret == -EINVAL ? 0 : ret;
 }
 
 static int query_asks(void)
@@ -123,14 +175,27 @@ static struct user users[] = {
 	{ .name = "the CPU's writes", .once = cpu_writes, .cut = -EFAULT },
 	{ .name = "FILE_IO, reading", .once = drive_reads, .cut = -ENODEV },
 	{ .name = "FILE_IO, writing", .once = drive_writes, .cut = -ENODEV },
-	{ .name = "QUERY", .once = query_asks, .cut = -ENODEV },
-	{ .name = "pread(2)", .once = pread_reads, .cut = -EFAULT },
+	{ .name = "QUERY", .once = query_asks, .cut = -ENODEV, .idle = true },
 	{ .name = "the card's DMA", .once = card_writes, .cut = -ENODEV },
+	{ .name = "an importer", .once = importer_maps, .cut = -ENODEV,
+	  .idle = true },
+	{ .name = "preadv(2)", .once = preadv_reads, .cut = -EFAULT },
 };
 
 #define NR_USERS	(sizeof(users) / sizeof(users[0]))
-/* Those that a revocable pin admits everywhere: no pages, no card. */
-#define NR_ALWAYS	4
+/* A revocable pin has no pages; before 7.x, as Debian builds it, no importers. */
+#define NR_REVOCABLE	(NR_USERS - 1)
+#define NR_NO_IMPORTERS	4
+
+static size_t count_users(bool revocable)
+{
+	struct utsname name;
+
+	if (!revocable)
+		return NR_USERS;
+	uname(&name);
+	return atoi(name.release) < 7 ? NR_NO_IMPORTERS : NR_REVOCABLE;
+}
 
 /*
  * Goes on after a failure, as a program that does not look would, but leaves the
@@ -143,17 +208,28 @@ static void *user_run(void *data)
 	while (!rig.stop) {
 		int ret = user->once();
 
-		if (ret < 0) {
+		if (ret < 0)
 			user->last = ret;
-			t_sleep_ms(1);
-		} else {
+		else
 			user->rounds++;
-		}
+		if (ret < 0 || user->idle)
+			t_sleep_ms(1);
 	}
 	return NULL;
 }
 
-static void rig_make(const char *out, uint64_t ptr, bool revocable)
+static void rig_import(void)
+{
+	struct t_import import = { .fd = rig.buffer, .device = t_card_number() };
+
+	rig.card = t_card_open();
+	t_need(!t_card_attach(rig.card, rig.buffer), "a card");
+	rig.importer = t_open("/dev/t_importer", O_RDWR);
+	t_need(rig.importer >= 0 && !ioctl(rig.importer, T_IMPORT, &import),
+	       "another importer");
+}
+
+static void rig_make(const char *out, uint64_t ptr, bool revocable, size_t nr)
 {
 	struct t_record record;
 	struct peerdma_pin pin;
@@ -167,52 +243,73 @@ static void rig_make(const char *out, uint64_t ptr, bool revocable)
 	t_record_close(&record);
 	rig.map = t_map(rig.buffer, LEN, PROT_READ | PROT_WRITE);
 	rig.drive = t_open(DRIVE, O_RDWR | O_DIRECT);
-	t_need(rig.map != MAP_FAILED && rig.drive >= 0, "a mapping, a drive");
-	if (revocable)
-		return;
-	rig.pages = t_pages_map(rig.dev, rig.buffer, LEN);
-	rig.card = t_card_open();
-	t_need(!t_card_attach(rig.card, rig.buffer), "a card");
+	rig.other = t_open(OTHER, O_RDONLY | O_DIRECT);
+	t_need(rig.map != MAP_FAILED && rig.drive >= 0 && rig.other >= 0,
+	       "a mapping, two drives");
+	t_need(t_card_map(rig.dev, rig.buffer, LEN, t_card_number()) >= 0,
+	       "addresses for the card");
+	if (nr > NR_NO_IMPORTERS)
+		rig_import();
+	if (!revocable)
+		rig.pages = t_pages_map(rig.dev, rig.buffer, LEN);
+}
+
+static bool users_are_cut(size_t nr)
+{
+	bool cut = true;
+	size_t i;
+
+	for (i = 0; i < nr; i++) {
+		cut &= t_ok(t_wait_for(users[i].last == users[i].cut),
+			    "%s: %s", users[i].name,
+			    t_errno_name(users[i].cut));
+		t_note("%s: %d rounds, then %s", users[i].name, users[i].rounds,
+		       t_errno_name(users[i].last));
+	}
+	return cut;
+}
+
+static bool handshake(int socket)
+{
+	char byte = 0;
+
+	return write(socket, &byte, 1) == 1 && read(socket, &byte, 1) == 1;
 }
 
 /*
- * The process: says when all go, waits until they have been cut off, then frees
- * what is still its own. Under a revocable pin it is the freeing that cuts off.
+ * The process: says when all go, and goes on until it is told to stop. A giver's
+ * memory is his no more when it is taken from the users: only their pin keeps it
+ * from its next owner. Under a revocable pin it is the freeing that cuts off.
  */
 static int be_users(const char *out, const char *role, int socket)
 {
-	bool revocable = !strcmp(role, "freer");
-	size_t i, nr = revocable ? NR_ALWAYS : NR_USERS;
-	int wrong = 0;
+	bool revocable = !strcmp(role, "freer"), cut;
+	size_t i, nr = count_users(revocable);
 	uint64_t ptr;
-	char byte = 0;
 
-	t_tap.name = "users";
+	t_tap.name = strrchr(out, '/') + 1;
 	signal(SIGBUS, on_bus_error);
 	t_gpu_init();
 	ptr = t_gpu_alloc(LEN);
-	rig_make(out, ptr, revocable);
+	rig_make(out, ptr, revocable, nr);
+	if (!strcmp(role, "giver"))
+		t_gpu_free(ptr);
 	for (i = 0; i < nr; i++)
 		pthread_create(&users[i].thread, NULL, user_run, &users[i]);
 	for (i = 0; i < nr; i++)
-		t_need(t_wait_for(users[i].rounds >= 2), "%s", users[i].name);
-	if (write(socket, &byte, 1) != 1 || read(socket, &byte, 1) != 1)
+		t_need(t_wait_for(users[i].rounds), "%s", users[i].name);
+	if (!handshake(socket))
 		return 2;
-	if (revocable)
+	if (revocable) {
 		t_gpu_free(ptr);
-	for (i = 0; i < nr; i++)
-		if (!t_wait_for(users[i].last == users[i].cut))
-			wrong += t_note("%s: %d rounds, then %s", users[i].name,
-					users[i].rounds,
-					t_errno_name(users[i].last));
-	if (!strcmp(role, "giver"))
-		t_gpu_free(ptr);
-	if (write(socket, &byte, 1) != 1 || read(socket, &byte, 1) != 1)
-		return 3;
+		if (!handshake(socket))
+			return 3;
+	}
+	cut = users_are_cut(nr);
 	rig.stop = true;
 	for (i = 0; i < nr; i++)
 		pthread_join(users[i].thread, NULL);
-	return wrong;
+	return !cut;
 }
 
 /* ---- the ends ------------------------------------------------------------ */
@@ -294,116 +391,208 @@ static void gpu_back(const char *name)
 	t_need(t_wait_for(gpu_find()), "there is a GPU");
 }
 
-/*
- * Somebody else gets all memory and fills it with canaries, while the users go on
- * trying; his bytes must stay what they are.
- */
-static int be_next(void)
+/* The host compares, while the memory is still its next owner's. */
+static bool host_looks(const char *out)
 {
-	static uint64_t ptrs[MOST];
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/look", out);
+	fd = open(path, O_WRONLY | O_CREAT, 0644);
+	close(fd);
+	snprintf(path, sizeof(path), "%s/looked", out);
+	return fd >= 0 && t_wait_for(!access(path, F_OK));
+}
+
+/*
+ * Somebody else, who has been waiting for it, gets all memory and fills it with
+ * canaries, while the users go on trying; his bytes must stay what they are. What
+ * was freed last he gets first.
+ */
+static int be_next(const char *out, int socket)
+{
+	static struct {
+		uint64_t ptr;
+		size_t len;
+	} parts[MOST];
 	int (*alloc)(uint64_t *ptr, size_t len);
 	unsigned char want[CHUNK], got[CHUNK];
+	size_t at, len, sum = 0;
 	int nr = 0, wrong = 0;
 
+	t_tap.name = strrchr(out, '/') + 1;
 	t_gpu_init();
 	alloc = (int (*)(uint64_t *, size_t))dlsym(dlopen("libcuda.so.1",
 							  RTLD_NOW),
 						   "cuMemAlloc_v2");
 	memset(want, CANARY, sizeof(want));
-	while (nr < MOST && !alloc(&ptrs[nr], CHUNK))
-		t_gpu_set(ptrs[nr++], CANARY, CHUNK);
-	t_note("somebody else has %d MiB", nr * (CHUNK >> 10) / 1024);
-	t_sleep_ms(500);
-	while (nr) {
-		t_gpu_read(got, ptrs[--nr], CHUNK);
-		wrong += memcmp(got, want, CHUNK) != 0;
-	}
-	return wrong ? 1 : 0;
+	if (!handshake(socket))
+		return 2;
+	for (len = LARGE; len >= CHUNK; len /= 2)
+		while (nr < MOST && !alloc(&parts[nr].ptr, len)) {
+			parts[nr].len = len;
+			t_gpu_set(parts[nr++].ptr, CANARY, len);
+			sum += len;
+		}
+	t_note("somebody else has %zu MiB", sum >> 20);
+	t_sleep_ms(2000);
+	t_ok(host_looks(out), "the host has looked");
+	while (nr--)
+		for (at = 0; at < parts[nr].len; at += CHUNK) {
+			t_gpu_read(got, parts[nr].ptr + at, CHUNK);
+			if (memcmp(got, want, CHUNK))
+				wrong += t_note("%#x in the next owner's memory",
+						got[t_first_difference(got, want,
+								       CHUNK)]);
+		}
+	return wrong || t_tap.failed;
 }
 
-struct start {
-	const char *out;
-	const char *role;
-	char socket[12];
+/**
+ * struct other - a process of this program
+ * @pid: its
+ * @socket: to it
+ */
+struct other {
+	pid_t pid;
+	int socket;
 };
 
-static int become(void *data)
+static void other_start(struct other *other, const char *role, const char *out)
 {
-	struct start *start = data;
+	int sockets[2];
+	char number[12];
 
-	execl("/proc/self/exe", "together", "--be", start->role, start->out,
-	      start->socket, NULL);
-	return 98;
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, sockets))
+		t_need(false, "a pair of sockets");
+	fcntl(sockets[0], F_SETFD, FD_CLOEXEC);
+	snprintf(number, sizeof(number), "%d", sockets[1]);
+	fflush(stdout);
+	other->pid = fork();
+	if (!other->pid) {
+		execl("/proc/self/exe", "together", "--be", role, out, number,
+		      NULL);
+		_exit(98);
+	}
+	close(sockets[1]);
+	other->socket = sockets[0];
 }
 
-static void users_stop(pid_t child, int socket)
+static bool other_says(const struct other *other)
+{
+	char byte;
+
+	return read(other->socket, &byte, 1) == 1;
+}
+
+static void other_tell(const struct other *other)
 {
 	char byte = 0;
-	int status;
 
-	t_is(write(socket, &byte, 1), 1, "the users stop");
-	waitpid(child, &status, 0);
-	t_is(status, 0, "each was told what it had to be");
+	t_is(write(other->socket, &byte, 1), 1, "it is told");
 }
 
-/* How long it took to end; and all that must be so afterwards. */
+static int other_end(struct other *other)
+{
+	int status = -1;
+
+	waitpid(other->pid, &status, 0);
+	close(other->socket);
+	return status;
+}
+
+static int unload(const char *module)
+{
+	return syscall(SYS_delete_module, module, O_NONBLOCK) ? -errno : 0;
+}
+
+/* What the drive has in flight. */
+static int in_flight(void)
+{
+	char path[96], link[64], line[64];
+	ssize_t len = readlink(DRIVE, link, sizeof(link) - 1);
+	int reading = 0, writing = 0;
+
+	link[len < 0 ? 0 : len] = '\0';
+	snprintf(path, sizeof(path), "/sys/block/%s/inflight",
+		 strrchr(link, '/') ? strrchr(link, '/') + 1 : link);
+	sscanf(t_line(path, line, sizeof(line)), "%d %d", &reading, &writing);
+	return reading && writing ? reading + writing : 0;
+}
+
+/* Nothing that is in use can be unloaded; and there is much in flight. */
+static void check_busy(void)
+{
+	static const char *const modules[] = {
+		"peerdma", "peerdma_nvidia", "simgpu",
+	};
+	bool debug = !strcmp(getenv("PEERDMA_KERNEL"), "debug");
+	size_t i;
+
+	for (i = 0; i < sizeof(modules) / sizeof(modules[0]); i++)
+		t_result(unload(modules[i]), -EWOULDBLOCK, "%s stays",
+			 modules[i]);
+	t_ok(t_wait_for(in_flight() >= (debug ? QUEUE_DEBUG : QUEUE_FULL)),
+	     "the drive's queue is full");
+	t_note("%d requests are in flight", in_flight());
+}
+
+/*
+ * The next owner stands ready where the GPU stays; where it returns, he comes when
+ * it is back. @role tells who the users are, @end what befalls them.
+ */
 static void run_end(const char *out, const char *name, const char *role,
 		    int (*end)(pid_t child))
 {
-	struct start start = { .role = role };
-	char folder[128], byte = 0;
-	int sockets[2], status;
+	bool away = end == end_unbind || end == end_remove;
+	struct other child, next;
+	char folder[128];
 	double began;
-	bool away;
-	pid_t child;
 
 	t_tap.name = name;
 	snprintf(folder, sizeof(folder), "%s/%s", out, name);
 	mkdir(folder, 0755);
-	start.out = folder;
-	if (socketpair(AF_UNIX, SOCK_STREAM, 0, sockets))
-		t_need(false, "a pair of sockets");
-	fcntl(sockets[0], F_SETFD, FD_CLOEXEC);
-	snprintf(start.socket, sizeof(start.socket), "%d", sockets[1]);
-	fflush(stdout);
-	child = fork();
-	if (!child)
-		_exit(become(&start));
-	close(sockets[1]);
-	t_need(read(sockets[0], &byte, 1) == 1, "everybody uses the memory");
+	other_start(&child, role, folder);
+	t_need(other_says(&child), "everybody uses the memory");
+	if (!away) {
+		other_start(&next, "next", folder);
+		t_need(other_says(&next), "somebody waits for it");
+	}
+	check_busy();
 
 	began = t_now();
-	if (end)
-		t_result(end(child), 0, "it ends");
-	if (end != end_kill) {
-		t_is(write(sockets[0], &byte, 1), 1, "the users are told");
-		t_is(read(sockets[0], &byte, 1), 1, "and were cut off");
-		t_note("all was over after %.0f ms", (t_now() - began) * 1000);
+	if (end) {
+		t_result(end(child.pid), 0, "it ends");
 	} else {
-		waitpid(child, &status, 0);
-		t_ok(WIFSIGNALED(status), "the process is dead");
-		t_ok(t_wait_for(!t_in_use()), "nothing of it is left");
-		t_note("nothing was left after %.0f ms",
-		       (t_now() - began) * 1000);
+		other_tell(&child);
+		t_ok(other_says(&child), "it is freed");
 	}
-	/* A simulated GPU returns when nobody has the old one open any more. */
-	away = end == end_unbind || end == end_remove;
-	if (away)
-		users_stop(child, sockets[0]);
-	gpu_back(name);
-	start.role = "next";
-	t_is(t_child(become, &start), 0,
+	if (end == end_kill) {
+		t_ok(WIFSIGNALED(other_end(&child)), "the process is dead");
+		t_ok(t_wait_for(!t_in_use()), "nothing of it is left");
+	}
+	t_note("that took %.0f ms", (t_now() - began) * 1000);
+	t_is(t_counter("pinned_bytes"), 0, "nothing is pinned");
+	t_is(t_counter("device_maps"), 0, "nothing is mapped for a device");
+	if (away) {
+		gpu_back(name);
+		other_start(&next, "next", folder);
+		t_need(other_says(&next), "somebody comes for it");
+	}
+	other_tell(&next);
+	t_is(other_end(&next), 0,
 	     "another gets the memory, and keeps its bytes");
-	if (!away && end != end_kill)
-		users_stop(child, sockets[0]);
-	close(sockets[0]);
+	if (end != end_kill) {
+		other_tell(&child);
+		t_is(other_end(&child), 0, "each was told what it had to be");
+	}
 	t_nothing_left();
 }
 
 static int be(char **argv)
 {
 	if (!strcmp(argv[0], "next"))
-		return be_next();
+		return be_next(argv[1], atoi(argv[2]));
 	return be_users(argv[1], argv[0], atoi(argv[2]));
 }
 
@@ -425,6 +614,7 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (argc == 5 && !strcmp(argv[1], "--be"))
 		return be(argv + 2);
+	t_tap.name = "together";
 	t_need(argc >= 2 && gpu_find(), "a folder for records, and a GPU");
 	for (i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
 		if (t_chosen(ends[i].name, argc - 1, argv + 1))
