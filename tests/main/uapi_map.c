@@ -7,13 +7,14 @@
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
+#include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
 #include "../t_counters.h"
+#include "../t_pages.h"
 #include "../t_touch.h"
-#include "../t_transfer.h"
 
 #define PAGE	4096u
 #define LEN	(4u << 20)
@@ -369,6 +370,150 @@ static void test_sent(void)
 	munmap(ram, LEN);
 }
 
+/*
+ * A process that has all that a buffer can be had by, and becomes another program:
+ * neither descriptor nor mapping is left, and so no pin, though the process goes on.
+ */
+static int child_becomes_cat(void *data)
+{
+	int *ends = data, fd;
+	struct peerdma_page_map arg;
+	unsigned char *at, *pages;
+	char byte;
+
+	at = map(buffer.fd, LEN, PROT_READ, MAP_SHARED, 0);
+	fd = t_pages(dev, buffer.fd, 0, &arg);
+	pages = fd < 0 ? MAP_FAILED : map(fd, LEN, PROT_READ, MAP_SHARED, 0);
+	if (at == MAP_FAILED || pages == MAP_FAILED || t_touch(at, false) ||
+	    t_touch(pages, false))
+		return 97;
+	close(ends[1]);
+	if (read(ends[0], &byte, 1) != 1)
+		return 97;
+	dup2(ends[0], STDIN_FILENO);
+	execl("/usr/bin/cat", "cat", NULL);
+	return 98;
+}
+
+static void test_exec_ends(void)
+{
+	int ends[2], status;
+	pid_t child;
+
+	t_need(!pipe2(ends, O_CLOEXEC), "a pipe");
+	fflush(stdout);
+	child = fork();
+	if (!child)
+		_exit(child_becomes_cat(ends));
+	t_ok(t_wait_for(t_counter("cpu_maps") == 2), "a child maps it twice");
+	t_is(write(ends[1], "", 1), 1, "it becomes another program");
+	t_ok(t_wait_for(t_counter("cpu_maps") == 0),
+	     "which has neither mapping");
+	close(buffer.fd);
+	t_ok(t_wait_for(!t_in_use()), "nor anything of the pin");
+	close(ends[0]);
+	close(ends[1]);
+	t_ok(waitpid(child, &status, 0) == child && !status,
+	     "and went on meanwhile");
+	buffer.fd = t_pin(dev, buffer.ptr, LEN, 0, &buffer.pin);
+}
+
+/* Mappings of pages are no more inherited than others; their descriptor is. */
+static void test_pages_fork(void)
+{
+	struct peerdma_page_map arg;
+	int fd = t_pages(dev, buffer.fd, 0, &arg), saved = buffer.fd;
+	unsigned char *at = map(fd, LEN, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+
+	t_need(fd >= 0 && at != MAP_FAILED, "a mapping of pages");
+	t_is(t_touch(at, false), 0, "it is used");
+	t_is(t_child(child_touches, at), SIGSEGV,
+	     "a child does not inherit it");
+	buffer.fd = fd;
+	t_is(t_child(child_maps, NULL), 0,
+	     "a child maps the descriptor it inherited");
+	buffer.fd = saved;
+	t_is(t_counter("cpu_maps"), 1, "its mapping ended with it");
+	close(fd);
+	munmap(at, LEN);
+	t_ok(t_wait_for(!t_counter("page_maps")), "there are no pages left");
+}
+
+/* ---- threads ------------------------------------------------------------- */
+
+#define NR_THREADS	4
+
+struct part {
+	pthread_t thread;
+	unsigned char *map;
+	int fd;
+	uint64_t offset;
+	int wrong;
+};
+
+/* By a part of a mapping that another thread made, and by FILE_IO, in turn. */
+static void *thread_run(void *data)
+{
+	unsigned char *ram = t_ram(LEN / NR_THREADS);
+	struct part *part = data;
+	size_t len = LEN / NR_THREADS;
+	int round;
+
+	for (round = 0; round < 4; round++) {
+		t_fill(ram, len, part->offset + round);
+		memcpy(part->map + part->offset, ram, len);
+		part->wrong += t_move_one(dev, T_WRITE, part->fd, drive,
+					  part->offset, part->offset, len) !=
+			       (long long)len;
+		memset(part->map + part->offset, 0, len);
+		part->wrong += t_move_one(dev, T_READ, part->fd, drive,
+					  part->offset, part->offset, len) !=
+			       (long long)len;
+		part->wrong += memcmp(part->map + part->offset, ram, len) != 0;
+	}
+	munmap(ram, len);
+	return NULL;
+}
+
+/* Who made a descriptor or a mapping, and whether he lives, does not matter. */
+static void *thread_pins(void *data)
+{
+	struct part *part = data;
+	struct peerdma_pin pin;
+
+	part->fd = t_pin(dev, buffer.ptr, LEN, 0, &pin);
+	part->map = map(part->fd, LEN, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+	return NULL;
+}
+
+static void test_threads(void)
+{
+	struct part parts[NR_THREADS], made;
+	int i, wrong = 0;
+
+	pthread_create(&made.thread, NULL, thread_pins, &made);
+	pthread_join(made.thread, NULL);
+	t_need(made.fd >= 0 && made.map != MAP_FAILED,
+	       "a thread pins, maps and ends");
+	for (i = 0; i < NR_THREADS; i++) {
+		parts[i] = (struct part){
+			.map = made.map, .fd = made.fd,
+			.offset = (uint64_t)i * LEN / NR_THREADS,
+		};
+		pthread_create(&parts[i].thread, NULL, thread_run, &parts[i]);
+	}
+	for (i = 0; i < NR_THREADS; i++) {
+		pthread_join(parts[i].thread, NULL);
+		wrong += parts[i].wrong;
+	}
+	t_is(wrong, 0, "others use both at once, and have their own bytes");
+	t_is(t_counter("file_ios"), 0, "no transfer is left");
+	t_is(munmap(made.map, LEN), 0, "it is unmapped");
+	t_is(t_touch(made.map, false), SIGSEGV, "for all of them");
+	close(made.fd);
+	t_is(t_counter("buffers"), 1, "and the pin ends");
+}
+
 /* What follows a page in physical memory is seldom what follows in the buffer. */
 static bool reads_across(int mem, const unsigned char *at)
 {
@@ -449,6 +594,9 @@ static const struct t_case cases[] = {
 	{ "map and debuggers", test_debugger },
 	{ "fork", test_fork },
 	{ "exec", test_exec },
+	{ "exec ends it", test_exec_ends },
+	{ "fork and pages", test_pages_fork },
+	{ "threads", test_threads },
 	{ "sent", test_sent },
 };
 

@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <signal.h>
+#include <sys/syscall.h>
 
 #include "map.h"
 
@@ -247,6 +248,59 @@ static void test_killed(void)
 	munmap(want, LEN);
 }
 
+/* ---- one descriptor, several processes ----------------------------------- */
+
+static int unload(const char *module)
+{
+	return syscall(SYS_delete_module, module, O_NONBLOCK) ? -errno : 0;
+}
+
+/* Has the mapping's descriptor alone, until it becomes another program. */
+static int child_holds(const struct map *map, const int *ends)
+{
+	char byte;
+
+	close(ends[1]);
+	close(map->buffer.fd);
+	close(dev);
+	if (read(ends[0], &byte, 1) != 1)
+		return 97;
+	dup2(ends[0], STDIN_FILENO);
+	execl("/usr/bin/cat", "cat", NULL);
+	return 98;
+}
+
+/* A mapping is its descriptor's, whoever has that; exec() takes it away. */
+static void test_shared(void)
+{
+	int ends[2], status;
+	char byte = 0;
+	struct map map;
+	pid_t child;
+
+	map_make(&map, 0, 0);
+	t_need(!pipe2(ends, O_CLOEXEC), "a pipe");
+	fflush(stdout);
+	child = fork();
+	if (!child)
+		_exit(child_holds(&map, ends));
+	close(map.fd);
+	close(map.buffer.fd);
+	t_is(t_counter("device_maps"), 1, "a child keeps the mapping");
+	t_is(t_counter("buffers"), 1, "and the buffer");
+	close(dev);
+	t_result(unload("peerdma_nvidia"), -EAGAIN, "and the provider");
+	t_result(unload("peerdma"), -EAGAIN, "and peerdma");
+	dev = t_device_open();
+	t_is(write(ends[1], &byte, 1), 1, "it becomes another program");
+	t_ok(t_wait_for(!t_in_use()), "which has nothing of it");
+	close(ends[0]);
+	close(ends[1]);
+	t_ok(waitpid(child, &status, 0) == child && !status,
+	     "and went on meanwhile");
+	t_gpu_free(map.buffer.ptr);
+}
+
 /* ---- the card's own comings and goings ----------------------------------- */
 
 static void test_other_driver(void)
@@ -323,6 +377,7 @@ static const struct t_case cases[] = {
 	{ "free", test_free },
 	{ "order", test_order },
 	{ "killed", test_killed },
+	{ "shared", test_shared },
 	{ "other driver", test_other_driver },
 	{ "driver comes", test_driver_comes },
 	{ "gpu goes", test_gpu_goes },

@@ -11,13 +11,16 @@
 #include <dirent.h>
 #include <grp.h>
 #include <inttypes.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
 #include "../t_counters.h"
-#include "../t_transfer.h"
+#include "../t_pages.h"
+#include "../t_pin.h"
+#include "../t_touch.h"
 
 #define OWNER		1001
 #define INTRUDER	1002
@@ -523,6 +526,95 @@ static int role_receiver(int socket)
 	return 0;
 }
 
+/* Asks of what it was given for what needs a capability. */
+static int heir_is_refused(int device, int fd)
+{
+	struct peerdma_device_segment segment;
+	struct peerdma_segment physical;
+	struct peerdma_revoke revoke = {
+		.size = sizeof(revoke), .buffer_fd = fd,
+	};
+	struct peerdma_map_device map = {
+		.size = sizeof(map), .buffer_fd = fd, .len = LEN,
+		.segments = (uintptr_t)&segment, .nr_segments = 1,
+	};
+	struct peerdma_query query = {
+		.size = sizeof(query), .buffer_fd = fd,
+		.segments = (uintptr_t)&physical, .nr_segments = 1,
+	};
+	struct peerdma_page_map pages;
+
+	MUST(ioctl(device, PEERDMA_REVOKE, &revoke) && errno == EPERM);
+	MUST(ioctl(device, PEERDMA_MAP_DEVICE, &map) && errno == EPERM);
+	MUST(ioctl(device, PEERDMA_QUERY, &query) && errno == EPERM);
+	MUST(t_pages(device, fd, PEERDMA_PAGES_ANY_ROUTE, &pages) == -EPERM);
+	return 0;
+}
+
+/* Was given a whole buffer, whose owner has ended: uses it by every verb. */
+static int role_heir(int socket)
+{
+	unsigned char *bytes = t_ram(LEN), *map, *pages;
+	int device = t_device_open(), fd, file;
+	struct peerdma_query query;
+	struct letter letter;
+	uint64_t event = 0;
+	struct peerdma_watch watch = { .size = sizeof(watch) };
+
+	MUST(receive(socket, &letter, &fd, 1));
+	t_fill(bytes, LEN, SEED);
+	map = mmap(NULL, LEN, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	MUST(map != MAP_FAILED && !memcmp(map, bytes, LEN));
+	MUST(!t_query(device, fd, &query) && query.out_len == LEN);
+	file = t_open("/mnt/scratch/heir", O_RDWR | O_CREAT | O_DIRECT);
+	MUST(file >= 0);
+	MUST(t_move_one(device, T_WRITE, fd, file, 0, 0, LEN) == LEN);
+	memset(map, 0, LEN);
+	MUST(t_move_one(device, T_READ, fd, file, 0, 0, LEN) == LEN);
+	MUST(!memcmp(map, bytes, LEN));
+	pages = t_pages_map(device, fd, LEN);
+	memset(pages, 0, LEN);
+	MUST(pread(file, pages, LEN, 0) == (ssize_t)LEN);
+	MUST(!memcmp(map, bytes, LEN));
+	munmap(pages, LEN);
+	watch.buffer_fd = fd;
+	watch.event_fd = eventfd(0, 0);
+	MUST(!ioctl(device, PEERDMA_WATCH, &watch));
+	if (heir_is_refused(device, fd))
+		return 1;
+	/* Root takes it back, which ends it for the heir. */
+	MUST(post(socket, &letter, &fd, 1));
+	MUST(read(watch.event_fd, &event, sizeof(event)) == sizeof(event));
+	MUST(t_touch(map, false) == SIGBUS);
+	MUST(t_move_one(device, T_READ, fd, file, 0, 0, LEN) == -ENODEV);
+	MUST(t_pages(device, fd, 0, &(struct peerdma_page_map){ 0 }) ==
+	     -ENODEV);
+	MUST(!t_query(device, fd, &query) &&
+	     query.out_state & PEERDMA_BUFFER_REVOKED);
+	return 0;
+}
+
+static void passed_whole(void)
+{
+	struct user owner = user_start("owner", OWNER, true), heir;
+	struct letter letter;
+	int fds[2], back;
+
+	t_need(receive(owner.socket, &letter, fds, 2), "a user pins");
+	t_is(user_end(&owner), 0, "and ends");
+	heir = user_start("heir", INTRUDER, true);
+	post(heir.socket, &letter, &fds[0], 1);
+	close(fds[0]);
+	close(fds[1]);
+	if (t_ok(receive(heir.socket, &letter, &back, 1),
+		 "another user has it by every verb")) {
+		t_is(t_counter("buffers"), 1, "the pin lives");
+		t_result(t_revoke(dev, back), 0, "root takes it back");
+		close(back);
+	}
+	t_is(user_end(&heir), 0, "which he is told, and sees");
+}
+
 static void passed_descriptor_gives_what_it_says(void)
 {
 	unsigned char *bytes = t_ram(LEN);
@@ -595,6 +687,7 @@ static const struct t_case cases[] = {
 	{ "addresses", no_address_is_told },
 	{ "others", another_is_left_alone },
 	{ "passed", passed_descriptor_gives_what_it_says },
+	{ "passed whole", passed_whole },
 	{ "log", user_cannot_log },
 };
 
@@ -608,6 +701,7 @@ static int be_user(const char *role, int socket)
 		{ "stranger", role_stranger },
 		{ "intruder", role_intruder },
 		{ "receiver", role_receiver },
+		{ "heir", role_heir },
 		{ "pest", role_pest },
 	};
 	size_t i;
