@@ -14,6 +14,7 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 
 #include "../t_counters.h"
 #include "../t_pin.h"
@@ -618,8 +619,39 @@ static void remove_under_pins(void)
 	t_nothing_left();
 }
 
+static void check_held(const char *what)
+{
+	close(dev);
+	t_result(syscall(SYS_delete_module, "peerdma", O_NONBLOCK) ? -errno : 0,
+		 -EAGAIN, "%s holds peerdma", what);
+	dev = t_device_open();
+}
+
+/* No other module needs peerdma any more, and nobody has the device open. */
+static void modules(void)
+{
+	struct peerdma_pin user = {
+		.provider = "user", .addr = (uintptr_t)bytes, .len = LEN,
+	};
+	int fd = pin(spare, 2, 0, LEN);
+	unsigned char *at = t_map(fd, LEN, PROT_READ | PROT_WRITE);
+
+	t_need(at != MAP_FAILED, "a BAR is pinned and mapped");
+	check_held("a BAR's pin");
+	close(fd);
+	check_held("a mapping alone");
+	munmap(at, LEN);
+	fd = t_pin_range(dev, &user);
+	t_ok(fd >= 0, "host memory is pinned");
+	check_held("its pin");
+	close(fd);
+	t_nothing_left();
+}
+
 static int removal(void)
 {
+	t_tap.name = "modules";
+	modules();
 	t_tap.name = "removed";
 	remove_spare();
 	t_tap.name = "removed under pins";
