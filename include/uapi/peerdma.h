@@ -418,8 +418,9 @@ struct peerdma_file_segment {
  * @size: sizeof(struct peerdma_file_io)
  * @flags: PEERDMA_FILE_IO_WRITE
  * @buffer_fd: the dma-buf, anybody's: another exporter's will do when its memory
- *	lies in one BAR. Each call or command attaches it to the drive and maps
- *	the whole of it, so few large ones are better than many small ones.
+ *	lies in one BAR. A call or command attaches it to the drive and maps the
+ *	whole of it, unless another one under way has, so few large ones are
+ *	better than many small ones.
  * @file_fd: a regular file or block device, open with O_DIRECT and for reading
  *	or writing as the direction asks
  * @segments: user pointer to an array of struct peerdma_file_segment

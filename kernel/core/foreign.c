@@ -8,7 +8,8 @@
  * the drive, mapped, and the addresses are turned back into physical ones. From
  * there on it is a buffer like one of ours, without a dma-buf of its own: an
  * import. It stays attached and mapped, which is what holds the memory, for as
- * long as the call or command that wanted it.
+ * long as a call or command wants it; those that come meanwhile share it, since
+ * the DMA API's debugging knows seven mappings of the same memory and no more.
  *
  * An exporter that takes its memory back calls us with its dma_resv held, and
  * with locks of its own that its page faults want. We wait there until nothing
@@ -33,9 +34,11 @@
  * @attachment: NULL when it is detached; changed under the dma-buf's dma_resv
  * @sgt: the mapping, NULL when there is none; under the dma_resv
  * @pinned: the exporter has promised not to move it; under the dma_resv
+ * @waits: for transfers that may wait for a lock; those that do not have their own
+ * @sharers: transfers; grows and ends under peerdma_core::buffers_lock
  *
- * Owner: the transfer, whose end detaches it. Before that the exporter or the
- * unbinding of a driver may take the memory away; the struct stays.
+ * Owner: the transfers, the last one's end detaches it. Before that the exporter or
+ * the unbinding of a driver may take the memory away; the struct stays.
  */
 struct peerdma_import {
 	struct peerdma_buffer buffer;
@@ -45,6 +48,8 @@ struct peerdma_import {
 	struct dma_buf_attachment *attachment;
 	struct sg_table *sgt;
 	bool pinned;
+	bool waits;
+	refcount_t sharers;
 };
 
 static_assert(!offsetof(struct peerdma_import, buffer));
@@ -124,14 +129,6 @@ static const struct dma_buf_attach_ops lasting_ops = {
 
 /* ---- from DMA addresses to memory ---------------------------------------- */
 
-/* The domain that translates for a function, or NULL. */
-static struct iommu_domain *translating_domain(struct pci_dev *pdev)
-{
-	struct iommu_domain *domain = iommu_get_domain_for_dev(&pdev->dev);
-
-	return domain && (domain->type & __IOMMU_DOMAIN_PAGING) ? domain : NULL;
-}
-
 /*
  * One entry of an exporter's table. An address that the IOMMU does not know is a
  * raw one: exporters return those although an IOMMU translates
@@ -171,12 +168,15 @@ static int entry_walk(struct iommu_domain *domain, dma_addr_t addr, u64 len,
 static int table_walk(struct peerdma_import *import,
 		      struct peerdma_extents *extents)
 {
-	struct iommu_domain *domain = translating_domain(import->drive);
+	struct iommu_domain *domain =
+		iommu_get_domain_for_dev(&import->drive->dev);
 	u64 left = import->dmabuf->size;
 	struct scatterlist *sg;
 	unsigned int i;
 	int ret;
 
+	if (domain && !(domain->type & __IOMMU_DOMAIN_PAGING))
+		domain = NULL;
 	for_each_sgtable_dma_sg(import->sgt, sg, i) {
 		u64 len = min_t(u64, sg_dma_len(sg), left);
 
@@ -206,10 +206,8 @@ static int import_fill(struct peerdma_import *import,
 		*reason = PEERDMA_REASON_NONE;
 		return -ENOMEM;
 	}
-	extents = (struct peerdma_extents){
-		.extents = buffer->extents,
-		.room = extents.nr,
-	};
+	extents = (struct peerdma_extents){ .extents = buffer->extents,
+					    .room = extents.nr };
 	if (table_walk(import, &extents))
 		return -EREMOTEIO;
 	buffer->nr_extents = extents.nr;
@@ -236,10 +234,11 @@ static int exporter_error(int error, enum peerdma_reason *reason)
 	return -EREMOTEIO;
 }
 
-static int import_attach(struct peerdma_import *import, bool waits,
+static int import_attach(struct peerdma_import *import,
 			 enum peerdma_reason *reason)
 {
 	struct dma_buf_attachment *attachment;
+	bool waits = import->waits;
 
 	*reason = PEERDMA_REASON_FOREIGN_REVOCABLE;
 	if (waits && !import->dmabuf->ops->pin && !peerdma_declining_is_heard())
@@ -261,7 +260,7 @@ static int import_attach(struct peerdma_import *import, bool waits,
  * With the dma_resv held throughout, the exporter cannot move the memory between
  * the mapping and our having understood it.
  */
-static int import_map(struct peerdma_import *import, bool waits,
+static int import_map(struct peerdma_import *import,
 		      enum peerdma_reason *reason)
 {
 	struct dma_resv *resv = import->dmabuf->resv;
@@ -271,7 +270,7 @@ static int import_map(struct peerdma_import *import, bool waits,
 	dma_resv_lock(resv, NULL);
 	ret = dma_buf_pin(import->attachment);
 	import->pinned = !ret;
-	if (ret && waits) {
+	if (ret && import->waits) {
 		*reason = PEERDMA_REASON_FOREIGN_REVOCABLE;
 		ret = ret == -ENODEV ? ret : -EREMOTEIO;
 		goto unlock;
@@ -291,26 +290,6 @@ unlock:
 	return ret;
 }
 
-static struct peerdma_import *import_create(struct dma_buf *dmabuf,
-					    struct pci_dev *drive)
-{
-	struct peerdma_import *import = kzalloc_obj(*import, GFP_KERNEL);
-	static const struct peerdma_pin pin;
-
-	if (!import)
-		return NULL;
-	peerdma_buffer_init(&import->buffer, &foreign, &pin);
-	import->buffer.inode = file_inode(dmabuf->file);
-	ihold(import->buffer.inode);
-	import->dmabuf = dmabuf;
-	import->drive = pci_dev_get(drive);
-	peerdma_count(PEERDMA_COUNT_IMPORTS, 1);
-	mutex_lock(&peerdma.buffers_lock);
-	list_add(&import->list, &peerdma.imports);
-	mutex_unlock(&peerdma.buffers_lock);
-	return import;
-}
-
 /**
  * peerdma_foreign_put - undo peerdma_foreign_get()
  * @buffer: nothing of the caller's is in flight; one of our own is left alone
@@ -324,13 +303,63 @@ void peerdma_foreign_put(struct peerdma_buffer *buffer)
 	if (buffer->provider != &foreign)
 		return;
 	import = container_of(buffer, struct peerdma_import, buffer);
-	mutex_lock(&peerdma.buffers_lock);
+	if (!refcount_dec_and_mutex_lock(&import->sharers,
+					 &peerdma.buffers_lock))
+		return;
 	list_del(&import->list);
 	mutex_unlock(&peerdma.buffers_lock);
 	import_detach(import);
 	pci_dev_put(import->drive);
 	kref_put(&buffer->ref, peerdma_buffer_free);
 	peerdma_count(PEERDMA_COUNT_IMPORTS, -1);
+}
+
+/* One that is in use already and has not been taken away, or NULL. */
+static struct peerdma_import *import_share(struct dma_buf *dmabuf,
+					   struct pci_dev *drive, bool waits)
+{
+	struct peerdma_import *import, *found = NULL;
+
+	mutex_lock(&peerdma.buffers_lock);
+	list_for_each_entry(import, &peerdma.imports, list)
+		if (import->dmabuf == dmabuf && import->drive == drive &&
+		    import->waits == waits && !READ_ONCE(import->buffer.dead))
+			found = import;
+	if (found)
+		refcount_inc(&found->sharers);
+	mutex_unlock(&peerdma.buffers_lock);
+	return found;
+}
+
+static struct peerdma_import *import_create(struct dma_buf *dmabuf,
+					    struct pci_dev *drive, bool waits,
+					    enum peerdma_reason *reason)
+{
+	struct peerdma_import *import = kzalloc_obj(*import, GFP_KERNEL);
+	int ret;
+
+	if (!import)
+		return ERR_PTR(-ENOMEM);
+	peerdma_buffer_init(&import->buffer, &foreign, &(struct peerdma_pin){});
+	import->buffer.inode = file_inode(dmabuf->file);
+	ihold(import->buffer.inode);
+	import->dmabuf = dmabuf;
+	import->drive = pci_dev_get(drive);
+	import->waits = waits;
+	refcount_set(&import->sharers, 1);
+	peerdma_count(PEERDMA_COUNT_IMPORTS, 1);
+	mutex_lock(&peerdma.buffers_lock);
+	list_add(&import->list, &peerdma.imports);
+	mutex_unlock(&peerdma.buffers_lock);
+
+	/* With a driver that is being unbound goes peerdma_foreign_forget(). */
+	ret = drive->dev.driver ? import_attach(import, reason) : -ENODEV;
+	if (!ret)
+		ret = import_map(import, reason);
+	if (!ret)
+		return import;
+	peerdma_foreign_put(&import->buffer);
+	return ERR_PTR(ret);
 }
 
 /**
@@ -350,24 +379,14 @@ struct peerdma_buffer *peerdma_foreign_get(struct dma_buf *dmabuf,
 					   enum peerdma_reason *reason)
 {
 	struct peerdma_import *import;
-	int ret = -ENODEV;
 
 	*reason = PEERDMA_REASON_NONE;
-	import = import_create(dmabuf, drive);
-	if (!import)
-		return ERR_PTR(-ENOMEM);
-
-	/* With a driver that is being unbound goes peerdma_foreign_forget(). */
+	/* One after the other: nobody sees another one's import half made. */
 	device_lock(&drive->dev);
-	if (drive->dev.driver)
-		ret = import_attach(import, waits, reason);
-	if (!ret)
-		ret = import_map(import, waits, reason);
+	import = import_share(dmabuf, drive, waits) ?:
+		 import_create(dmabuf, drive, waits, reason);
 	device_unlock(&drive->dev);
-	if (!ret)
-		return &import->buffer;
-	peerdma_foreign_put(&import->buffer);
-	return ERR_PTR(ret);
+	return IS_ERR(import) ? ERR_CAST(import) : &import->buffer;
 }
 
 /* ---- a device goes away -------------------------------------------------- */

@@ -31,9 +31,9 @@
 #define PLACE	(16ull << 20)
 #define OTHER	(64ull << 20)
 #define BAR	2
-/* Few: DMA debugging counts to 7 mappings of the same memory. */
-#define TASKS	3
-#define COMMANDS	4
+/* More than the 7 mappings of the same memory that DMA debugging counts. */
+#define TASKS	12
+#define COMMANDS	16
 #define CANARY	0xc5
 
 static int dev, drive, exporter;
@@ -375,35 +375,86 @@ static void test_regular_file(void)
 
 /* ---- many ---------------------------------------------------------------- */
 
-static void *race_run(void *data)
-{
-	int fd = *(int *)data, i;
-	long bad = 0;
+struct task {
+	pthread_t thread;
+	int fd;
+	uint64_t offset;
+	int calls;
+	uint64_t len;
+	long bad;
+};
 
-	for (i = 0; i < 20; i++)
-		bad += t_move_one(dev, T_READ, fd, drive, 0, 0, PIECE) !=
-		       PIECE;
-	return (void *)bad;
+/* Each has a part of the memory of its own, as the block layer maps that, too. */
+static void *task_run(void *data)
+{
+	struct task *task = data;
+	int i;
+
+	for (i = 0; i < task->calls; i++)
+		task->bad += t_move_one(dev, T_READ, task->fd, drive,
+					task->offset, task->offset,
+					task->len) != (long long)task->len;
+	return NULL;
+}
+
+static void tasks_start(struct task *tasks, int fd, int calls, uint64_t len)
+{
+	int i;
+
+	for (i = 0; i < TASKS; i++) {
+		tasks[i] = (struct task){
+			.fd = fd, .offset = i * len, .calls = calls, .len = len,
+		};
+		pthread_create(&tasks[i].thread, NULL, task_run, &tasks[i]);
+	}
+}
+
+static void tasks_end(struct task *tasks, const char *what)
+{
+	long bad = 0;
+	int i;
+
+	for (i = 0; i < TASKS; i++) {
+		pthread_join(tasks[i].thread, NULL);
+		bad += tasks[i].bad;
+	}
+	t_is(bad, 0, "%s", what);
 }
 
 static void test_race(void)
 {
 	int fd = export_at(T_EXPORT_DYNAMIC, PLACE);
-	pthread_t threads[TASKS];
-	long bad = 0;
-	void *ret;
-	int i;
+	struct task tasks[TASKS];
 
-	for (i = 0; i < TASKS; i++)
-		pthread_create(&threads[i], NULL, race_run, &fd);
-	for (i = 0; i < TASKS; i++) {
-		pthread_join(threads[i], &ret);
-		bad += (long)ret;
-	}
-	t_is(bad, 0, "tasks at once");
-	t_is(ask(fd).out_attached, 20 * TASKS, "each call attaches");
+	tasks_start(tasks, fd, 20, PIECE);
+	tasks_end(tasks, "tasks at once");
 	let_go(fd, "tasks");
 	close(fd);
+}
+
+/* The drive is slow enough for all to be there before the first one ends. */
+static void shared_by(uint32_t flags, const char *what)
+{
+	uint64_t len = 4 << 20;
+	int fd = export_len(flags, PLACE, TASKS * len);
+	struct task tasks[TASKS];
+
+	tasks_start(tasks, fd, 3, len);
+	t_ok(t_wait_for(t_counter("file_ios") == TASKS),
+	     "%s: %d calls are under way", what, TASKS);
+	t_is(t_counter("imports"), 1, "... one import is");
+	t_is(ask(fd).out_attachments, 1, "... attached once");
+	t_is(ask(fd).out_mappings, 1, "... mapped once");
+	tasks_end(tasks, "... and all is moved");
+	let_go(fd, what);
+	close(fd);
+}
+
+static void test_shared(void)
+{
+	shared_by(T_EXPORT_DYNAMIC, "with pins");
+	shared_by(0, "without pins");
+	shared_by(T_EXPORT_RAW | T_EXPORT_SCATTERED, "raw addresses");
 }
 
 static void kill_me(int fd)
@@ -710,6 +761,7 @@ static const struct t_case cases[] = {
 	{ "no promise", test_no_promise },
 	{ "regular file", test_regular_file },
 	{ "race", test_race },
+	{ "shared", test_shared },
 	{ "killed", test_killed },
 	{ "moved", test_moved },
 	{ "revoked", test_revoked },
