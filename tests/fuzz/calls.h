@@ -295,6 +295,19 @@ static void ring_reap(bool wait)
 	}
 }
 
+/* Looks for completions for at least so many milliseconds while any are missing. */
+static void ring_reap_for(unsigned int ms)
+{
+	struct __kernel_timespec time = { .tv_nsec = 1000000 };
+	struct io_uring_cqe *cqe;
+
+	for (; self->in_ring && ms; ms--) {
+		ring_reap(false);
+		if (self->in_ring)
+			io_uring_wait_cqe_timeout(&self->ring, &cqe, &time);
+	}
+}
+
 static long ring_submit(void)
 {
 	int ret = io_uring_submit(&self->ring);
@@ -310,7 +323,9 @@ static struct io_uring_sqe *ring_sqe(uint64_t user_data)
 
 	/* Completions are fewer than the ring has room for. */
 	if (self->in_ring >= COMMANDS)
-		ring_reap(true);
+		ring_reap_for(1000);
+	if (self->in_ring >= COMMANDS)
+		return NULL;
 	sqe = io_uring_get_sqe(&self->ring);
 	if (sqe) {
 		io_uring_prep_nop(sqe);
@@ -353,7 +368,10 @@ static long do_command(const struct op *op)
 
 static long do_reap(const struct op *op)
 {
-	ring_reap(op->a & 1);
+	if (op->a & 1)
+		ring_reap_for(1000);
+	else
+		ring_reap(false);
 	return 0;
 }
 
@@ -366,6 +384,27 @@ static long do_cancel(const struct op *op)
 	io_uring_prep_cancel64(sqe, op->a % COMMANDS, 0);
 	sqe->user_data = COMMANDS;
 	return ring_submit();
+}
+
+/*
+ * At the end of a program. What reads an eventfd that nobody signals would never
+ * end; what goes to a drive does, or it is a find.
+ */
+static void ring_end(void)
+{
+	struct io_uring_sqe *sqe;
+
+	ring_reap_for(1000);
+	if (!self->in_ring)
+		return;
+	sqe = io_uring_get_sqe(&self->ring);
+	if (sqe) {
+		io_uring_prep_cancel64(sqe, 0, IORING_ASYNC_CANCEL_ANY |
+						       IORING_ASYNC_CANCEL_ALL);
+		sqe->user_data = COMMANDS;
+		ring_submit();
+	}
+	ring_reap(true);
 }
 
 static size_t map_part(const struct op *op, unsigned char **at)
@@ -410,7 +449,7 @@ static long do_ring_fixed(const struct op *op)
 		sqe->user_data = COMMANDS;
 		ring_submit();
 	}
-	ring_reap(true);
+	ring_reap_for(1000);
 	return io_uring_unregister_buffers(&self->ring);
 }
 

@@ -19,6 +19,7 @@
  */
 #define _GNU_SOURCE
 #include <stdatomic.h>
+#include <sys/klog.h>
 #include <time.h>
 
 #include "../t_clock.h"
@@ -30,6 +31,7 @@
 #define CORPUS_MOST	4096
 #define HISTORY		64
 #define HANG_SECONDS	150
+#define SYSLOG_READ_ALL	3
 #define SAVE_SECONDS	20
 #define TRIM_RUNS	48
 
@@ -77,7 +79,7 @@ static void *worker_run(void *data)
 			op_run(&program->ops[self->index][i]);
 		}
 		self->at = i;
-		ring_reap(true);
+		ring_end();
 		pthread_barrier_wait(&fuzz.end);
 	}
 	return NULL;
@@ -135,29 +137,57 @@ static bool complained(char *line, size_t size)
 	}
 }
 
-/* Where the threads are, as far as the kernel tells. */
-static void explain_hang(void)
+/* Where a thread is, as far as the kernel tells; of one that runs it does not. */
+static void show_stack(pid_t tid)
 {
 	char path[64], text[2048];
-	unsigned int i;
 	FILE *file;
 	size_t len;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stack", tid);
+	file = fopen(path, "r");
+	if (!file) {
+		t_note("its stack: %s", strerror(errno));
+		return;
+	}
+	len = fread(text, 1, sizeof(text) - 1, file);
+	text[len] = '\0';
+	fclose(file);
+	printf("%s", text);
+}
+
+static void explain_hang(void)
+{
+	unsigned int i;
 
 	for (i = 0; i < THREADS; i++) {
 		struct worker *worker = &fuzz.workers[i];
 
 		t_note("thread %u: operation %u of %u, %s", i, worker->at,
 		       fuzz.program->nr[i], verbs[worker->verb].name);
-		snprintf(path, sizeof(path), "/proc/self/task/%d/stack",
-			 worker->tid);
-		file = fopen(path, "r");
-		if (!file)
-			continue;
-		len = fread(text, 1, sizeof(text) - 1, file);
-		text[len] = '\0';
-		fclose(file);
-		printf("%s", text);
+		show_stack(worker->tid);
 	}
+	t_note("the thread that begins them");
+	show_stack(getpid());
+}
+
+/*
+ * Who runs has no stack to read: the kernel looks at its CPUs by interrupt. Its
+ * console must be silent then, or it is what they are found to do.
+ */
+static void show_cpus(void)
+{
+	static char text[16384];
+	int fd = open("/proc/sysrq-trigger", O_WRONLY | O_CLOEXEC), len;
+
+	if (fd < 0)
+		return;
+	if (write(fd, "0", 1) == 1 && write(fd, "l", 1) == 1)
+		sleep(2);
+	close(fd);
+	len = klogctl(SYSLOG_READ_ALL, text, sizeof(text));
+	if (len > 0)
+		printf("%.*s", len, text);
 }
 
 static void *watch_main(void *unused)
@@ -172,6 +202,7 @@ static void *watch_main(void *unused)
 	out_programs("crash", fuzz.history, HISTORY, fuzz.programs % HISTORY);
 	t_note("a program has not ended after %d s", HANG_SECONDS);
 	explain_hang();
+	show_cpus();
 	_exit(3);
 }
 
