@@ -65,6 +65,8 @@ ssize_t __wrap_pwrite64(int fd, const void *src, size_t len, off_t offset);
 int __wrap_open64(const char *path, int flags, ...);
 int __wrap_fstatfs64(int fd, struct statfs *fs);
 int __real_fstatfs64(int fd, struct statfs *fs);
+FILE *__wrap_fopen64(const char *path, const char *mode);
+FILE *__real_fopen64(const char *path, const char *mode);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *time);
 int __real_clock_gettime(clockid_t clock, struct timespec *time);
 
@@ -594,4 +596,14 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *time)
 	if (clock == CLOCK_MONOTONIC_COARSE)
 		time->tv_sec += atomic_load(&fake_kernel.clock_ahead);
 	return result;
+}
+
+FILE *__wrap_fopen64(const char *path, const char *mode)
+{
+	char whole[4096];
+
+	if (!fake_kernel.root || *mode != 'r')
+		return __real_fopen64(path, mode);
+	snprintf(whole, sizeof(whole), "%s%s", fake_kernel.root, path);
+	return __real_fopen64(whole, mode);
 }

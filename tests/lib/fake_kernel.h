@@ -56,6 +56,7 @@ struct fake_kernel {
 	int nr_commands;	/* counted, of those taken */
 	uint32_t fs_type;	/* of every file, when not 0 */
 	atomic_int clock_ahead;	/* seconds */
+	const char *root;	/* where the library's fopen() looks, or NULL */
 };
 
 extern struct fake_kernel fake_kernel;
