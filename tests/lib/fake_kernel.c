@@ -65,6 +65,10 @@ ssize_t __wrap_pwrite64(int fd, const void *src, size_t len, off_t offset);
 int __wrap_open64(const char *path, int flags, ...);
 int __wrap_fstatfs64(int fd, struct statfs *fs);
 int __real_fstatfs64(int fd, struct statfs *fs);
+void *__wrap_mmap64(void *addr, size_t len, int prot, int flags, int fd,
+		    off_t offset);
+void *__real_mmap64(void *addr, size_t len, int prot, int flags, int fd,
+		    off_t offset);
 FILE *__wrap_fopen64(const char *path, const char *mode);
 FILE *__real_fopen64(const char *path, const char *mode);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *time);
@@ -410,14 +414,16 @@ ssize_t __wrap_preadv64v2(int fd, const struct iovec *vecs, int nr,
 }
 
 /*
- * One ring at a time, in a memory file that is mapped as the kernel's would be.
- * Each command is done by a thread of its own.
+ * One ring at a time, in a memory file that is mapped as the kernel's would be; but
+ * once, so that a sanitizer sees who waits for whom. Each command is done by a
+ * thread of its own.
  */
 #define RING_OFFSETS	64
 
 static struct {
 	int fd;
 	int event_fd;		/* readable after a completion */
+	bool handed_out[3];	/* the library has mapped, and will unmap: */
 	char *submissions;
 	char *completions;
 	struct io_uring_sqe *commands;
@@ -425,8 +431,32 @@ static struct {
 
 static char *map_ring(off_t offset, size_t len)
 {
-	return mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd,
-		    offset);
+	return __real_mmap64(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED,
+			     ring.fd, offset);
+}
+
+static void *hand_out(int i, void *part)
+{
+	if (ring.handed_out[i])
+		return NULL;
+	ring.handed_out[i] = true;
+	return part;
+}
+
+void *__wrap_mmap64(void *addr, size_t len, int prot, int flags, int fd,
+		    off_t offset)
+{
+	void *part = NULL;
+
+	if (!fake_kernel.uring_real && ring.fd && fd == ring.fd) {
+		if (offset == IORING_OFF_SQ_RING)
+			part = hand_out(0, ring.submissions);
+		else if (offset == IORING_OFF_CQ_RING)
+			part = hand_out(1, ring.completions);
+		else if (offset == IORING_OFF_SQES)
+			part = hand_out(2, ring.commands);
+	}
+	return part ? part : __real_mmap64(addr, len, prot, flags, fd, offset);
 }
 
 static long ring_setup(unsigned int depth, struct io_uring_params *p)
@@ -448,6 +478,7 @@ static long ring_setup(unsigned int depth, struct io_uring_params *p)
 	ring.fd = memfd_create("ring", MFD_CLOEXEC);
 	if (ftruncate(ring.fd, IORING_OFF_SQES + entries * 64))
 		abort();
+	memset(ring.handed_out, 0, sizeof(ring.handed_out));
 	ring.submissions = map_ring(IORING_OFF_SQ_RING,
 				    RING_OFFSETS + entries * 4);
 	ring.completions = map_ring(IORING_OFF_CQ_RING,

@@ -34,7 +34,8 @@ static void wrong_queues(void **state)
 
 static void wrong_requests_are_not_taken(void **state)
 {
-	PEERDMA_SIZED(peerdma_open_opts, opts, .device = FAKE_DEVICE);
+	PEERDMA_SIZED(peerdma_open_opts, opts, .device = FAKE_DEVICE,
+		.keep = PEERDMA_KEEP_NONE);
 	struct { struct peerdma_io_request request; char more; } newer = { 0 };
 	struct peerdma_io_request r[2];
 	struct peerdma_io_vec vec = { .len = 1 };
@@ -560,7 +561,8 @@ static void many_threads_share_it(void **state)
 
 static void it_holds_its_context(void **state)
 {
-	PEERDMA_SIZED(peerdma_open_opts, opts, .device = FAKE_DEVICE);
+	PEERDMA_SIZED(peerdma_open_opts, opts, .device = FAKE_DEVICE,
+		.keep = PEERDMA_KEEP_NONE);
 	struct peerdma *other;
 
 	(void)state;

@@ -14,7 +14,7 @@ declare -A flags=(
 )
 export ASAN_OPTIONS=detect_leaks=1 TSAN_OPTIONS=halt_on_error=1
 # Ten times slower: fewer random cases than without.
-export PEERDMA_TEST_CASES=${PEERDMA_TEST_CASES:-500}
+export PEERDMA_CASES=${PEERDMA_CASES:-500}
 
 programs=()
 for source in tests/lib/[!f]*.c; do

@@ -69,7 +69,8 @@ static void *work(void *arg)
 
 static void ranges_of_one_buffer(void **state)
 {
-	PEERDMA_SIZED(peerdma_open_opts, opts, .device = FAKE_DEVICE);
+	PEERDMA_SIZED(peerdma_open_opts, opts, .device = FAKE_DEVICE,
+		.keep = PEERDMA_KEEP_NONE);
 	pthread_t threads[NR_THREADS];
 	void *wrong[NR_THREADS];
 	intptr_t i;
