@@ -13,7 +13,9 @@ set -uo pipefail
 . tests/main/guest.sh
 
 seed=${PEERDMA_TEST_SEED-$((RANDOM * 32768 + RANDOM))}
-cases=${PEERDMA_TEST_CASES-400}
+cases=400
+! on_debug || cases=60
+cases=${PEERDMA_TEST_CASES-$cases}
 block=4096 bad=$(((1 << 20) + 3 * 4096))
 image=$logs/victim.img
 

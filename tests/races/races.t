@@ -9,10 +9,13 @@ set -uo pipefail
 # shellcheck source=tests/main/guest.sh
 . tests/main/guest.sh
 
+rounds=60
+! on_debug || rounds=20
+
 for kernel in "${kernels[@]}"; do
 	new_guest "$kernel"
 	guest "$kernel" --kernel "$kernel" --iommu intel --gpu-size 64M \
-		--nvme-size 64M --edu -- tests/races/guest 60
+		--nvme-size 64M --edu -- tests/races/guest $rounds
 	forget
 done
 done_testing
