@@ -444,6 +444,47 @@ static void perf_counts(void)
 	t_gpu_free(ptr);
 }
 
+/* bpftrace(8) over another run of this program's. */
+static void bpftrace_sums(void)
+{
+	static const char *const wants[] = {
+		"@seen[pin]: 2\n", "@seen[unpin]: 1\n", "@seen[revoke]: 1\n",
+		"@mapped[cpu]: 8192\n", "@unmapped[cpu]: 8192\n",
+		"@started[0]: 4096\n", "@started[1]: 65536\n",
+		"@moved[0]: 4096\n", "@moved[1]: 65536\n",
+	};
+	char *command, *said = NULL;
+	size_t i, size = 0;
+	FILE *from;
+
+	if (access("/sys/kernel/btf/vmlinux", R_OK)) {
+		t_skip("bpftrace", "this kernel does not describe its types");
+		return;
+	}
+	t_need(asprintf(&command,
+			"bpftrace -c '%s perf' -e '"
+			"t:peerdma:pin { @seen[\"pin\"] = count(); }"
+			"t:peerdma:unpin { @seen[\"unpin\"] = count(); }"
+			"t:peerdma:revoke { @seen[\"revoke\"] = count(); }"
+			"t:peerdma:map { @mapped[args.by] = sum(args.len); }"
+			"t:peerdma:unmap { @unmapped[args.by] = sum(args.len); }"
+			"t:peerdma:io_start"
+			" { @started[args.write] = sum(args.len); }"
+			"t:peerdma:io_done"
+			" { @moved[args.write] = sum(args.result); }' 2>&1",
+			program_invocation_name) > 0, "the command");
+	from = popen(command, "r");
+	t_need(from && getdelim(&said, &size, '\0', from) > 0,
+	       "bpftrace says something");
+	t_is(pclose(from), 0, "bpftrace ends well");
+	for (i = 0; i < sizeof(wants) / sizeof(wants[0]); i++)
+		if (!t_ok(strstr(said, wants[i]), "bpftrace tells %.*s",
+			  (int)strlen(wants[i]) - 1, wants[i]))
+			t_note("%s", said);
+	free(command);
+	free(said);
+}
+
 static const struct t_case cases[] = {
 	{ "list", list_says_what_a_buffer_is },
 	{ "list, uses", list_counts_what_uses_a_buffer },
@@ -453,6 +494,7 @@ static const struct t_case cases[] = {
 	{ "fdinfo", fdinfo_names_the_exporter },
 	{ "trace", trace_tells_what_happens },
 	{ "perf", perf_counts },
+	{ "bpftrace", bpftrace_sums },
 };
 
 int main(int argc, char **argv)
