@@ -13,7 +13,8 @@ set -uo pipefail
 . tests/main/guest.sh
 
 seed=${PEERDMA_TEST_SEED-$((RANDOM * 32768 + RANDOM))}
-cases=400
+# More than ten thousand on the three kernels.
+cases=3400
 ! on_debug || cases=60
 cases=${PEERDMA_TEST_CASES-$cases}
 block=4096 bad=$(((1 << 20) + 3 * 4096))
