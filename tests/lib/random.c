@@ -22,6 +22,7 @@
 
 #include <peerdma.h>
 
+#include "../t_draw.h"
 #include "fake_cuda.h"
 #include "fake_kernel.h"
 
@@ -47,7 +48,6 @@ struct test_case {
 	size_t len;
 };
 
-static uint64_t state;
 static struct peerdma *ctx;
 static struct peerdma_queue *queues[2];
 static char path[] = "/var/tmp/peerdma-XXXXXX";
@@ -56,74 +56,23 @@ static struct test_case now;
 static uint64_t now_seed;
 static bool running;
 
-static uint64_t draw(uint64_t below)
-{
-	state ^= state << 13;
-	state ^= state >> 7;
-	state ^= state << 17;
-	return below ? (state >> 11) % below : 0;
-}
-
-static void fill(unsigned char *bytes, size_t len)
-{
-	size_t i;
-
-	for (i = 0; i + 8 <= len; i += 8) {
-		draw(1);
-		memcpy(bytes + i, &state, 8);
-	}
-	for (; i < len; i++)
-		bytes[i] = draw(256);
-}
-
-/* Mostly small, mostly odd, sometimes round, now and then several chunks. */
-static uint64_t draw_len(void)
-{
-	switch (draw(8)) {
-	case 0:
-		return draw(600);
-	case 1:
-		return draw(40) * 512;
-	case 2:
-		return draw(16) * 4096;
-	case 3:
-		return draw(20) ? draw(100000) : draw(LEN_MAX);
-	default:
-		return draw(30000);
-	}
-}
-
-static uint64_t draw_offset(void)
-{
-	switch (draw(4)) {
-	case 0:
-		return draw(5000);
-	case 1:
-		return draw(10) * 4096;
-	case 2:
-		return draw(30) * 512;
-	default:
-		return 0;
-	}
-}
-
 static void draw_case(struct test_case *c)
 {
-	c->kind = draw(NR_KINDS);
-	c->write = draw(2);
-	c->direct_fd = draw(2);
-	c->path = draw(4);
-	c->resident = draw(2);
-	c->no_cachestat = !draw(4);
-	c->queue = draw(3);
-	c->nr_vecs = draw(2) ? draw(VECS_MAX + 1) : 0;
-	c->len = draw_len();
-	c->buf_offset = draw(3) ? draw_offset() : draw(64) * 4;
-	c->buf_skew = draw(2) ? draw(5000) : 0;
-	c->buf_len = c->buf_offset + c->len + draw(100) + 1;
-	c->file_offset = draw_offset();
-	c->file_len = draw(2) ? c->file_offset + c->len + draw(9000) :
-				draw_len();
+	c->kind = t_draw(NR_KINDS);
+	c->write = t_draw(2);
+	c->direct_fd = t_draw(2);
+	c->path = t_draw(4);
+	c->resident = t_draw(2);
+	c->no_cachestat = !t_draw(4);
+	c->queue = t_draw(3);
+	c->nr_vecs = t_draw(2) ? t_draw(VECS_MAX + 1) : 0;
+	c->len = t_draw_len(LEN_MAX);
+	c->buf_offset = t_draw(3) ? t_draw_offset() : t_draw(64) * 4;
+	c->buf_skew = t_draw(2) ? t_draw(5000) : 0;
+	c->buf_len = c->buf_offset + c->len + t_draw(100) + 1;
+	c->file_offset = t_draw_offset();
+	c->file_len = t_draw(2) ? c->file_offset + c->len + t_draw(9000) :
+				t_draw_len(LEN_MAX);
 }
 
 /* Bytes with holes between them; what is left of it in the page cache differs. */
@@ -134,15 +83,15 @@ static void make_file(const struct test_case *c)
 
 	assert_true(fd >= 0);
 	assert_int_equal(ftruncate(fd, c->file_len), 0);
-	for (at = draw(3) * 4096; at < c->file_len;
-	     at += len + (draw(8) ? draw(4) : draw(400)) * 4096) {
-		len = draw_len() + 1;
+	for (at = t_draw(3) * 4096; at < c->file_len;
+	     at += len + (t_draw(8) ? t_draw(4) : t_draw(400)) * 4096) {
+		len = t_draw_len(LEN_MAX) + 1;
 		if (len > c->file_len - at)
 			len = c->file_len - at;
-		fill(after, len);
+		t_draw_bytes(after, len);
 		assert_int_equal(pwrite(fd, after, len, at), len);
 	}
-	if (draw(2))
+	if (t_draw(2))
 		assert_int_equal(fdatasync(fd), 0);
 	close(fd);
 }
@@ -324,12 +273,12 @@ static void draw_vecs(const struct test_case *c, struct peerdma_io_vec *vecs)
 	unsigned int i, k;
 
 	for (i = 0; i < c->nr_vecs; i++) {
-		len = i + 1 < c->nr_vecs ? draw(c->len - at + 1) : c->len - at;
-		if (draw(2))
+		len = i + 1 < c->nr_vecs ? t_draw(c->len - at + 1) : c->len - at;
+		if (t_draw(2))
 			len &= -4096;
 		room = c->write ? c->buf_len : c->file_len + 5000;
 		room = room > len ? room - len : 1;
-		from = draw(2) ? draw(room) : draw(room) & -512;
+		from = t_draw(2) ? t_draw(room) : t_draw(room) & -512;
 		vecs[i] = (struct peerdma_io_vec){
 			.file_offset = c->write ? c->file_offset + at : from,
 			.buffer_offset = c->write ? from : c->buf_offset + at,
@@ -338,7 +287,7 @@ static void draw_vecs(const struct test_case *c, struct peerdma_io_vec *vecs)
 		at += len;
 	}
 	for (i = 0; i < c->nr_vecs; i++) {
-		k = draw(c->nr_vecs);
+		k = t_draw(c->nr_vecs);
 		vec = vecs[i];
 		vecs[i] = vecs[k];
 		vecs[k] = vec;
@@ -392,7 +341,7 @@ static void run_read_vecs(const struct test_case *c, struct peerdma_buffer *buf,
 	size_t size;
 
 	draw_vecs(c, vecs);
-	fill(before, c->buf_len);
+	t_draw_bytes(before, c->buf_len);
 	memcpy(memory, before, c->buf_len);
 	memcpy(expected, before, c->buf_len);
 	moved = transfer(c, buf, fd, vecs, &result);
@@ -423,7 +372,7 @@ static void run_write_vecs(const struct test_case *c,
 	draw_vecs(c, vecs);
 	memset(expected, 0, LEN_MAX + 65536);
 	assert_int_equal(read_file(0, expected), size);
-	fill(memory, c->buf_len);
+	t_draw_bytes(memory, c->buf_len);
 	moved = transfer(c, buf, fd, vecs, &result);
 	check_vecs(c, moved, vecs, &result, size);
 	for (i = 0; i < c->nr_vecs; i++) {
@@ -446,7 +395,7 @@ static void run_read(const struct test_case *c, struct peerdma_buffer *buf,
 	PEERDMA_SIZED(peerdma_io_result, result);
 	ssize_t moved, want;
 
-	fill(before, c->buf_len);
+	t_draw_bytes(before, c->buf_len);
 	memcpy(memory, before, c->buf_len);
 	memcpy(expected, before, c->buf_len);
 	moved = transfer(c, buf, fd, NULL, &result);
@@ -473,7 +422,7 @@ static void run_write(const struct test_case *c, struct peerdma_buffer *buf,
 
 	memset(expected, 0, LEN_MAX + 65536);
 	assert_int_equal(read_file(0, expected), size);
-	fill(memory, c->buf_len);
+	t_draw_bytes(memory, c->buf_len);
 	moved = transfer(c, buf, fd, NULL, &result);
 	check_result(c, moved, &result, c->len);
 	if (moved > 0) {
@@ -527,8 +476,8 @@ static void same_bytes_on_every_path(void **unused)
 		seed = strtoull(seed_text, NULL, 0);
 	for (i = 0; i < cases; i++, seed++) {
 		now_seed = seed;
-		state = (seed + 1) * 0x9e3779b97f4a7c15;
-		draw(1);
+		t_draw_begin(seed);
+		t_draw(1);
 		draw_case(&now);
 		running = true;
 		run_case(&now);

@@ -15,6 +15,7 @@
 
 #include <peerdma.h>
 
+#include "../t_draw.h"
 #include "../t_tap.h"
 
 #define BUFFER_LEN	((size_t)4 << 20)
@@ -38,81 +39,32 @@ static struct {
 
 static unsigned char *before, *after, *file_before, *file_after;
 static unsigned char *host;
-static uint64_t state;
 static char path[256];
-
-static uint64_t draw(uint64_t below)
-{
-	state ^= state << 13;
-	state ^= state >> 7;
-	state ^= state << 17;
-	return below ? (state >> 11) % below : 0;
-}
-
-static void fill(unsigned char *bytes, size_t len)
-{
-	size_t i;
-
-	for (i = 0; i < len; i += 8) {
-		draw(1);
-		memcpy(bytes + i, &state, len - i < 8 ? len - i : 8);
-	}
-}
-
-static uint64_t draw_len(void)
-{
-	switch (draw(8)) {
-	case 0:
-		return draw(600);
-	case 1:
-		return draw(40) * 512;
-	case 2:
-		return draw(16) * 4096;
-	case 3:
-		return draw(10) ? draw(300000) : draw((size_t)2 << 20);
-	default:
-		return draw(40000);
-	}
-}
-
-static uint64_t draw_offset(void)
-{
-	switch (draw(4)) {
-	case 0:
-		return draw(5000);
-	case 1:
-		return draw(20) * 4096;
-	case 2:
-		return draw(30) * 512;
-	default:
-		return 0;
-	}
-}
 
 /* Data, holes and unwritten extents; what of it is in the page cache differs. */
 static bool make_file(uint64_t size)
 {
 	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
-	uint64_t at = draw(3) * 4096, len;
+	uint64_t at = t_draw(3) * 4096, len;
 	bool good = fd >= 0 && !ftruncate(fd, size);
 
 	for (; good && at < size;
-	     at += len + (draw(8) ? draw(4) : draw(200)) * 4096) {
-		len = draw_len() + 1;
+	     at += len + (t_draw(8) ? t_draw(4) : t_draw(200)) * 4096) {
+		len = t_draw_len(2 << 20) + 1;
 		if (len > size - at)
 			len = size - at;
-		if (!draw(4)) {
+		if (!t_draw(4)) {
 			good = !fallocate(fd, 0, at, len);
 			continue;
 		}
-		fill(after, len);
+		t_draw_bytes(after, len);
 		good = pwrite(fd, after, len, at) == (ssize_t)len;
 	}
-	if (draw(2))
+	if (t_draw(2))
 		good = good && !fsync(fd);
-	if (!draw(3))
+	if (!t_draw(3))
 		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-	else if (!draw(3))
+	else if (!t_draw(3))
 		good = good && pread(fd, after, size / 2, 0) >= 0;
 	close(fd);
 	return good;
@@ -148,14 +100,14 @@ struct one {
 /* What is written to does not overlap. */
 static void draw_parts(struct one *c)
 {
-	uint64_t to = draw_offset(), from, len;
+	uint64_t to = t_draw_offset(), from, len;
 	unsigned int i;
 
 	for (i = 0; i < c->nr; i++) {
-		len = draw_len();
+		len = t_draw_len(2 << 20);
 		if (c->nr > 1)
 			len %= 200000;
-		from = draw_offset() + (draw(2) ? draw(c->size + 1) : 0);
+		from = t_draw_offset() + (t_draw(2) ? t_draw(c->size + 1) : 0);
 		if (c->write && from + len > BUFFER_LEN)
 			from = 0;
 		c->parts[i] = (struct peerdma_io_vec){
@@ -163,21 +115,21 @@ static void draw_parts(struct one *c)
 			.buffer_offset = c->write ? from : to,
 			.len = len,
 		};
-		to += len + (draw(2) ? draw(3) * 512 : 0);
+		to += len + (t_draw(2) ? t_draw(3) * 512 : 0);
 	}
 }
 
 static void draw_one(struct one *c)
 {
 	*c = (struct one){
-		.memory = draw(NR_MEMORIES),
-		.way = draw(NR_WAYS),
-		.path = draw(4),
-		.write = draw(2),
-		.direct = draw(2),
-		.nr = draw(2) ? 1 : 1 + draw(PARTS_MAX),
-		.as_range = draw(2),
-		.size = draw(4) ? draw_len() + draw_len() : 0,
+		.memory = t_draw(NR_MEMORIES),
+		.way = t_draw(NR_WAYS),
+		.path = t_draw(4),
+		.write = t_draw(2),
+		.direct = t_draw(2),
+		.nr = t_draw(2) ? 1 : 1 + t_draw(PARTS_MAX),
+		.as_range = t_draw(2),
+		.size = t_draw(4) ? t_draw_len(2 << 20) + t_draw_len(2 << 20) : 0,
 		.result.size = sizeof(c->result),
 	};
 	c->as_range &= c->nr == 1;
@@ -288,7 +240,7 @@ static bool check_read(struct one *c, struct peerdma_buffer *buf, int fd)
 	uint64_t size;
 	unsigned int i;
 
-	fill(before, BUFFER_LEN);
+	t_draw_bytes(before, BUFFER_LEN);
 	if (peerdma_buffer_copy_in(buf, 0, before, BUFFER_LEN))
 		return false;
 	if (c->way == CALL)
@@ -322,7 +274,7 @@ static bool check_write(struct one *c, struct peerdma_buffer *buf, int fd)
 	memset(file_before, 0, FILE_MAX);
 	if (read_file(0, file_before) != size)
 		return false;
-	fill(before, BUFFER_LEN);
+	t_draw_bytes(before, BUFFER_LEN);
 	if (peerdma_buffer_copy_in(buf, 0, before, BUFFER_LEN))
 		return false;
 	if (c->way == CALL)
@@ -355,8 +307,8 @@ static bool run_case(uint64_t seed, struct one *c)
 	bool good;
 	int fd;
 
-	state = (seed + 1) * 0x9e3779b97f4a7c15;
-	draw(1);
+	t_draw_begin(seed);
+	t_draw(1);
 	draw_one(c);
 	if (!make_file(c->size))
 		return false;
