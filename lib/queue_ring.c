@@ -9,18 +9,14 @@
  * one that the kernel does not take can be taken back.
  */
 #include <errno.h>
-#include <linux/io_uring.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "queue.h"
+#include "uring.h"
 
 /* What the kernel moves as one request. */
 #define LEN_MAX		((uint64_t)4 << 20)
@@ -31,92 +27,29 @@
  */
 #define WRITE_MIN	((uint64_t)128 << 10)
 
-/* Numbers and structs of the kernel's ABI, which older headers lack. */
-#ifndef SYS_io_uring_setup
-#define SYS_io_uring_setup	425
-#define SYS_io_uring_enter	426
-#endif
-#define OP_URING_CMD		46
-
-struct command {
-	uint8_t opcode;
-	uint8_t flags;
-	uint16_t ioprio;
-	int32_t fd;
-	uint32_t cmd_op;
-	uint32_t pad;
-	uint64_t addr;
-	uint32_t len;
-	uint32_t op_flags;
-	uint64_t user_data;
-	uint16_t buf_index;
-	uint16_t personality;
-	int32_t splice_fd;
-	uint64_t cmd[2];
-};
-
-struct map {
-	void *addr;
-	size_t len;
-};
-
 struct peerdma_ring {
-	int fd;
+	struct peerdma_uring uring;
 	int stop_fd;			/* an eventfd */
-	struct map submissions;
-	struct map commands;
-	struct map completions;
-	struct io_uring_params params;
 	pthread_mutex_t lock;		/* guards the submission side */
 	pthread_t thread;
 	bool has_thread;
 	bool broken;			/* the kernel takes no more */
 };
 
-static uint32_t *word(const struct map *map, uint32_t offset)
-{
-	return (uint32_t *)((char *)map->addr + offset);
-}
-
 /* ---- submission ---------------------------------------------------------- */
 
-/* Return: false: the kernel did not take it. */
-static bool enter(struct peerdma_ring *ring)
+static bool submit(struct peerdma_ring *ring,
+		   const struct peerdma_uring_command *command)
 {
-	struct timespec pause = { .tv_nsec = 100000 };
-	unsigned int tries;
-	long n;
-
-	for (tries = 0; tries < 1000; tries++) {
-		n = syscall(SYS_io_uring_enter, ring->fd, 1, 0, 0, NULL, 0);
-		if (n == 1)
-			return true;
-		if (n < 0 && errno != EINTR && errno != EAGAIN &&
-		    errno != EBUSY && errno != ENOMEM)
-			break;
-		nanosleep(&pause, NULL);
-	}
-	return false;
-}
-
-static bool submit(struct peerdma_ring *ring, const struct command *command)
-{
-	const struct io_sqring_offsets *at = &ring->params.sq_off;
-	uint32_t *tail = word(&ring->submissions, at->tail);
-	uint32_t mask = *word(&ring->submissions, at->ring_mask);
 	bool taken = false;
-	uint32_t i;
 
 	pthread_mutex_lock(&ring->lock);
 	if (!ring->broken) {
-		/* At most one is there, so there is room. */
-		i = *tail & mask;
-		((struct command *)ring->commands.addr)[i] = *command;
-		word(&ring->submissions, at->array)[i] = i;
-		__atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
-		taken = enter(ring);
+		/* At most one is in line, so there is room. */
+		peerdma_uring_push(&ring->uring, command);
+		taken = !peerdma_uring_enter(&ring->uring, 0);
 		if (!taken) {
-			__atomic_store_n(tail, *tail - 1, __ATOMIC_RELEASE);
+			peerdma_uring_pull(&ring->uring);
 			ring->broken = true;
 		}
 	}
@@ -192,8 +125,8 @@ bool peerdma_ring_take(struct peerdma_queue *queue,
 		       struct peerdma_entry *entry)
 {
 	struct peerdma_transfer *t = &entry->transfer;
-	struct command command = {
-		.opcode = OP_URING_CMD,
+	struct peerdma_uring_command command = {
+		.opcode = PEERDMA_URING_CMD,
 		.fd = queue->ctx->device_fd,
 		.cmd_op = PEERDMA_FILE_IO,
 		.user_data = (uintptr_t)entry,
@@ -265,29 +198,24 @@ static bool finish(struct peerdma_entry *entry, int32_t result)
 static void harvest(struct peerdma_queue *queue)
 {
 	struct peerdma_ring *ring = queue->ring;
-	const struct io_cqring_offsets *at = &ring->params.cq_off;
-	uint32_t *head = word(&ring->completions, at->head);
-	uint32_t mask = *word(&ring->completions, at->ring_mask);
-	uint32_t tail = __atomic_load_n(word(&ring->completions, at->tail),
-					__ATOMIC_ACQUIRE);
-	const struct io_uring_cqe *cqes = (const void *)
-		((char *)ring->completions.addr + at->cqes);
+	unsigned int nr = peerdma_uring_ready(&ring->uring);
 	struct peerdma_entry *done = NULL, *entry;
-	uint32_t i = *head;
+	uint64_t user_data;
+	int32_t result;
 
 	/* Whoever submitted has let go of the entries by then. */
 	pthread_mutex_lock(&ring->lock);
 	pthread_mutex_unlock(&ring->lock);
-	for (; i != tail; i++) {
-		entry = (void *)(uintptr_t)cqes[i & mask].user_data;
-		if (finish(entry, cqes[i & mask].res)) {
+	while (nr--) {
+		peerdma_uring_take(&ring->uring, &user_data, &result);
+		entry = (void *)(uintptr_t)user_data;
+		if (finish(entry, result)) {
 			entry->next = done;
 			done = entry;
 		} else {
 			peerdma_queue_pend(queue, entry, true);
 		}
 	}
-	__atomic_store_n(head, i, __ATOMIC_RELEASE);
 	if (done)
 		peerdma_queue_finish(queue, done);
 }
@@ -297,7 +225,7 @@ static void *thread_main(void *arg)
 {
 	struct peerdma_queue *queue = arg;
 	struct pollfd fds[] = {
-		{ .fd = queue->ring->fd, .events = POLLIN },
+		{ .fd = queue->ring->uring.fd, .events = POLLIN },
 		{ .fd = queue->ring->stop_fd, .events = POLLIN },
 	};
 
@@ -310,44 +238,11 @@ static void *thread_main(void *arg)
 
 /* ---- its life ------------------------------------------------------------ */
 
-static bool map(struct peerdma_ring *ring, struct map *map, size_t len,
-		off_t offset)
-{
-	map->addr = mmap(NULL, len, PROT_READ | PROT_WRITE,
-			 MAP_SHARED | MAP_POPULATE, ring->fd, offset);
-	if (map->addr == MAP_FAILED)
-		return false;
-	map->len = len;
-	return true;
-}
-
-static void unmap(struct map *map)
-{
-	if (map->len)
-		munmap(map->addr, map->len);
-}
-
-static bool map_all(struct peerdma_ring *ring)
-{
-	const struct io_uring_params *p = &ring->params;
-
-	return map(ring, &ring->submissions,
-		   p->sq_off.array + p->sq_entries * sizeof(uint32_t),
-		   IORING_OFF_SQ_RING) &&
-	       map(ring, &ring->completions,
-		   p->cq_off.cqes + p->cq_entries * sizeof(struct io_uring_cqe),
-		   IORING_OFF_CQ_RING) &&
-	       map(ring, &ring->commands,
-		   p->sq_entries * sizeof(struct command), IORING_OFF_SQES);
-}
-
 static void free_ring(struct peerdma_ring *ring)
 {
-	unmap(&ring->commands);
-	unmap(&ring->completions);
-	unmap(&ring->submissions);
-	close(ring->stop_fd);
-	close(ring->fd);
+	peerdma_uring_close(&ring->uring);
+	if (ring->stop_fd >= 0)
+		close(ring->stop_fd);
 	free(ring);
 }
 
@@ -382,13 +277,12 @@ int peerdma_ring_create(struct peerdma_queue *queue)
 	if (!ring)
 		return -ENOMEM;
 	/* Forbidden by the system or a filter, or too much locked memory. */
-	ring->fd = syscall(SYS_io_uring_setup, queue->depth, &ring->params);
-	if (ring->fd < 0) {
+	if (peerdma_uring_open(&ring->uring, queue->depth)) {
 		free(ring);
 		return 0;
 	}
 	ring->stop_fd = eventfd(0, EFD_CLOEXEC);
-	if (ring->stop_fd < 0 || !map_all(ring)) {
+	if (ring->stop_fd < 0) {
 		free_ring(ring);
 		return -ENOMEM;
 	}
