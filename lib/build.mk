@@ -2,7 +2,7 @@
 # libpeerdma: shared with a symbol map, and static. The caller sets O. A man page
 # is installed under each name that it documents.
 
-LIB_NAMES := bounce buffer check context copy cuda direct file holes io keep lane \
+LIB_NAMES := bounce buffer check context copy cuda direct drive file holes io keep lane \
 	memory pages pci pool pump queue queue_ring queue_stream queue_work reason region \
 	residency sized small spin staged stats stream uring vector
 LIB_OBJECTS := $(LIB_NAMES:%=$(O)/lib/%.o)

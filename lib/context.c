@@ -131,6 +131,7 @@ void peerdma_context_put(struct peerdma *ctx)
 	peerdma_keep_end(ctx);
 	peerdma_pool_destroy(ctx);
 	peerdma_lane_drain(ctx);
+	peerdma_drive_drain(ctx);
 	peerdma_bounce_drain(ctx);
 	if (ctx->context && !ctx->cuda.cuDeviceGet(&device, ctx->gpu))
 		ctx->cuda.cuDevicePrimaryCtxRelease(device);

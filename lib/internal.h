@@ -123,6 +123,7 @@ int peerdma_cuda_flush(const struct peerdma_cuda *cuda,
 /* ---- context.c ----------------------------------------------------------- */
 
 struct peerdma_bounce;
+struct peerdma_drive;
 struct peerdma_keep;
 struct peerdma_lane;
 struct peerdma_pool;
@@ -155,6 +156,7 @@ struct peerdma {
 	unsigned int nr_bounces[2];	/* in all: pageable, pinned */
 	pthread_cond_t bounce_idle;
 	struct peerdma_lane *lanes;	/* idle ones */
+	struct peerdma_drive *drives;	/* idle ones */
 	_Atomic(struct peerdma_region *) regions; /* read without it, too */
 	pthread_cond_t region_idle;
 	int pagemap_fd;			/* this process's, or below 0 */
@@ -163,6 +165,7 @@ struct peerdma {
 	_Atomic(struct peerdma_keep *) keep;
 	struct peerdma_pool *pool;
 	atomic_uint busy_lanes;		/* in the hands of calls */
+	atomic_bool no_drives;		/* io_uring is forbidden */
 	_Atomic uint64_t link_rate;	/* best seen, in bytes per microsecond */
 	struct peerdma_counters counters;
 };
@@ -189,6 +192,32 @@ struct peerdma_bounce *peerdma_bounce_get(struct peerdma *ctx, bool cuda,
 void peerdma_bounce_put(struct peerdma *ctx, struct peerdma_bounce *bounce);
 void peerdma_bounce_warm(struct peerdma *ctx);
 void peerdma_bounce_drain(struct peerdma *ctx);
+
+/* ---- drive.c: bounces and a drive, by io_uring ----------------------------- */
+
+/* Requests in flight at most. */
+#define PEERDMA_DRIVE_DEPTH	8
+
+struct peerdma_drive_io {
+	const struct peerdma_bounce *bounce;
+	void *addr;			/* within it, whole blocks */
+	size_t len;
+	int fd;				/* with O_DIRECT */
+	uint64_t offset;
+	uint64_t tag;			/* the caller's name for it */
+	bool write;
+};
+
+struct peerdma_drive *peerdma_drive_get(struct peerdma *ctx);
+void peerdma_drive_put(struct peerdma *ctx, struct peerdma_drive *drive);
+void peerdma_drive_drain(struct peerdma *ctx);
+bool peerdma_drive_works(const struct peerdma_drive *drive);
+void peerdma_drive_add(struct peerdma_drive *drive,
+		       const struct peerdma_drive_io *io);
+bool peerdma_drive_submit(struct peerdma_drive *drive);
+bool peerdma_drive_refused(struct peerdma_drive *drive, uint64_t *out_tag);
+bool peerdma_drive_next(struct peerdma_drive *drive, bool wait,
+			uint64_t *out_tag, int32_t *out_result);
 
 /* ---- spin.c: waiting awake ------------------------------------------------ */
 

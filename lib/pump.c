@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * The pump: file to host memory to buffer, or back, in pieces. Any number of
- * threads move pieces between file and host memory; the caller's own one moves
+ * threads move pieces between file and host memory, or of an unbuffered file an
+ * io_uring (drive.c) and no thread beside the caller's; the caller's own one moves
  * them between host memory and buffer, in order, and by as few copies as it can:
  * CUDA takes one lock for all its callers, and copies of less than a megabyte cost
  * more than they move.
@@ -52,6 +53,10 @@ _Static_assert(PEERDMA_SMALL_LEN >= PEERDMA_STREAM_LEN,
 #define AWAKE_NS	20000
 /* At a drive; more gain nothing, and cost CPU time. */
 #define WIDTH_UNBUFFERED	4
+/* Less is one pread(2), which is a system call as well. */
+#define DRIVE_MIN		((uint64_t)256 << 10)
+
+_Static_assert(WIDTH_UNBUFFERED <= PEERDMA_DRIVE_DEPTH, "room in its ring");
 
 /* Written by who moved the piece, before @piece says that it is there. */
 struct slot {
@@ -66,6 +71,7 @@ struct pump {
 	struct peerdma_transfer *transfer;
 	uint64_t *counter;
 	struct peerdma_lane *lane;	/* NULL: the CPU copies */
+	struct peerdma_drive *drive;	/* NULL: threads are at the file */
 	struct peerdma_bounce *bounces[PEERDMA_BOUNCES];
 	unsigned int nr_bounces;
 	uint64_t start;			/* in the file */
@@ -150,12 +156,32 @@ static bool claim(struct pump *p, bool wait, uint64_t *k)
 	return go;
 }
 
+static void end_piece(struct pump *p, uint64_t k, size_t moved, int err)
+{
+	struct slot *slot = &p->slots[k % p->ring];
+
+	slot->moved = moved;
+	slot->err = err;
+	atomic_store(&slot->piece, k + 1);
+	pthread_mutex_lock(&p->lock);
+	p->active--;
+	/* Whoever has begun goes on; what follows is not wanted any more. */
+	if (err || moved < piece_at(p, k).len) {
+		p->stop = true;
+		pthread_cond_broadcast(&p->room);
+	} else if (p->nr_waiting && may_claim(p)) {
+		pthread_cond_signal(&p->room);
+	}
+	if (p->awaited)
+		pthread_cond_signal(&p->ready);
+	pthread_mutex_unlock(&p->lock);
+}
+
 /* @scratch is PEERDMA_STREAM_LEN bytes of the thread's own, or NULL. */
 static void move_piece(struct pump *p, uint64_t k, char *scratch)
 {
 	struct peerdma_file *file = &p->transfer->file;
 	struct piece c = piece_at(p, k);
-	struct slot *slot = &p->slots[k % p->ring];
 	size_t moved;
 	int err;
 
@@ -166,21 +192,7 @@ static void move_piece(struct pump *p, uint64_t k, char *scratch)
 					  scratch, &moved);
 	else
 		err = peerdma_file_load(file, c.addr, c.offset, c.len, &moved);
-	slot->moved = moved;
-	slot->err = err;
-	atomic_store(&slot->piece, k + 1);
-	pthread_mutex_lock(&p->lock);
-	p->active--;
-	/* Whoever has begun goes on; what follows is not wanted any more. */
-	if (err || moved < c.len) {
-		p->stop = true;
-		pthread_cond_broadcast(&p->room);
-	} else if (p->nr_waiting && may_claim(p)) {
-		pthread_cond_signal(&p->room);
-	}
-	if (p->awaited)
-		pthread_cond_signal(&p->ready);
-	pthread_mutex_unlock(&p->lock);
+	end_piece(p, k, moved, err);
 }
 
 static void help(struct peerdma_job *job)
@@ -219,6 +231,89 @@ static bool help_oneself(struct pump *p)
 	return true;
 }
 
+/* ---- the same by the drive's ring ----------------------------------------- */
+
+/* What an unbuffered request has to be of a piece. */
+static struct peerdma_drive_io blocks_of(struct pump *p, uint64_t k)
+{
+	struct peerdma_file *file = &p->transfer->file;
+	uint64_t align = peerdma_file_align(file);
+	struct piece c = piece_at(p, k);
+	uint64_t skew = c.offset & (align - 1);
+
+	return (struct peerdma_drive_io){
+		.bounce = p->bounces[k % p->ring * p->piece /
+				     PEERDMA_BOUNCE_LEN],
+		.addr = c.addr - skew,
+		.len = (skew + c.len + align - 1) & -align,
+		.fd = file->direct_fd,
+		.offset = c.offset - skew,
+		.tag = k,
+		.write = file->write,
+	};
+}
+
+/*
+ * Whatever did not go as it should is done again by the thread, which finds out how
+ * far it goes and why.
+ */
+static void end_request(struct pump *p, uint64_t k, int32_t result)
+{
+	struct peerdma_drive_io io = blocks_of(p, k);
+	struct piece c = piece_at(p, k);
+
+	if (result < 0 || (size_t)result < c.offset - io.offset + c.len)
+		move_piece(p, k, NULL);
+	else
+		end_piece(p, k, c.len, 0);
+}
+
+/* Return: false: nothing is in flight, or has ended and not to be waited for. */
+static bool harvest(struct pump *p, bool wait)
+{
+	bool any = false;
+	int32_t result;
+	uint64_t k;
+
+	while (p->drive && peerdma_drive_next(p->drive, wait && !any, &k,
+					      &result)) {
+		end_request(p, k, result);
+		any = true;
+	}
+	return any;
+}
+
+/* Return: whether there was any. */
+static bool start_requests(struct pump *p)
+{
+	struct peerdma_drive_io io;
+	bool any = false;
+	uint64_t k;
+
+	while (claim(p, false, &k)) {
+		any = true;
+		io = blocks_of(p, k);
+		/* Parts of blocks are written through the page cache. */
+		if (io.write && io.len != piece_at(p, k).len)
+			move_piece(p, k, NULL);
+		else
+			peerdma_drive_add(p->drive, &io);
+	}
+	if (any && !peerdma_drive_submit(p->drive))
+		while (peerdma_drive_refused(p->drive, &k))
+			move_piece(p, k, NULL);
+	return any;
+}
+
+/* Return: whether there was anything to do. */
+static bool file_side(struct pump *p)
+{
+	return peerdma_drive_works(p->drive) ? start_requests(p) :
+					       help_oneself(p);
+}
+
+/* ---- until a piece is there ----------------------------------------------- */
+
 static bool slot_ready(struct pump *p, uint64_t k)
 {
 	return atomic_load(&p->slots[k % p->ring].piece) == k + 1;
@@ -235,6 +330,8 @@ static bool await_slot(struct pump *p, uint64_t k)
 	pthread_mutex_unlock(&p->lock);
 	if (!begun)
 		return false;
+	while (!slot_ready(p, k) && harvest(p, true))
+		;
 	peerdma_spin_start(&spin, AWAKE_NS);
 	while (p->job.awake && !slot_ready(p, k) && peerdma_spin_on(&spin))
 		;
@@ -377,13 +474,15 @@ static int pass_time(struct pump *p)
 
 	if (err)
 		return err < 0 ? err : 0;
-	if ((p->streams || p->nr <= ALONE_MAX) && help_oneself(p))
+	harvest(p, false);
+	if ((p->drive || p->streams || p->nr <= ALONE_MAX) && file_side(p))
 		return 0;
 	if (copies_queue(p)) {
-		peerdma_spin_pause(PAUSES);
+		if (!harvest(p, true))
+			peerdma_spin_pause(PAUSES);
 		return 0;
 	}
-	if (await_slot(p, p->copied) || help_oneself(p))
+	if (await_slot(p, p->copied) || file_side(p))
 		return 0;
 	err = settle_mark(p, true);
 	return err < 0 ? err : 0;
@@ -470,9 +569,13 @@ static int write_step(struct pump *p)
 	if (p->copied < p->nr && (!ahead || ahead <= p->ring / 2) &&
 	    (!p->lane || p->lane->head - p->lane->tail < 2))
 		return fetch(p);
+	harvest(p, false);
 	err = publish(p, false);
-	if (err || help_oneself(p))
+	if (err || file_side(p))
 		return err < 0 ? err : 0;
+	/* It has enough to do until the copies are there: sleep with it. */
+	if (p->drive && p->active > 1 && harvest(p, true))
+		return 0;
 	err = publish(p, true);
 	if (err)
 		return err < 0 ? err : 0;
@@ -570,7 +673,7 @@ static unsigned int choose_helpers(const struct pump *p)
 	const struct peerdma_file *file = &p->transfer->file;
 	uint64_t helpers = p->nr / 2, most = p->width;
 
-	if (file->write && !file->unbuffered)
+	if (p->drive || (file->write && !file->unbuffered))
 		return 0;
 	if (!file->unbuffered) {
 		if (p->nr < HELPED_MIN)
@@ -602,7 +705,9 @@ static int run(struct pump *p)
 		pthread_mutex_unlock(&p->lock);
 		peerdma_pool_retract(ctx, &p->job);
 	}
-	/* What helpers still had in hand was written all the same. */
+	while (harvest(p, true))
+		;
+	/* What was still in hand was written all the same. */
 	if (write)
 		count_written(p);
 	return part;
@@ -649,8 +754,12 @@ int peerdma_pump_move(struct peerdma_transfer *t, uint64_t len,
 	p.marks = p.nr > 1 || t->opts.progress;
 	if (buf->cuda)
 		err = peerdma_lane_get(buf->ctx, buf->pointer.context, &p.lane);
+	if (!err && t->file.unbuffered && len >= DRIVE_MIN)
+		p.drive = peerdma_drive_get(buf->ctx);
 	if (!err)
 		err = run(&p);
+	if (p.drive)
+		peerdma_drive_put(buf->ctx, p.drive);
 	if (p.lane)
 		peerdma_lane_put(buf->ctx, p.lane);
 destroy:

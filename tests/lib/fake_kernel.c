@@ -414,55 +414,105 @@ ssize_t __wrap_preadv64v2(int fd, const struct iovec *vecs, int nr,
 }
 
 /*
- * One ring at a time, in a memory file that is mapped as the kernel's would be; but
- * once, so that a sanitizer sees who waits for whom. Each command is done by a
- * thread of its own.
+ * A ring is a memory file that is mapped as the kernel's would be; but once, so that
+ * a sanitizer sees who waits for whom. FILE_IO is done by a thread of its own, and
+ * a thread polls for it; reads and writes are done when they are waited for, the
+ * last one first.
  */
 #define RING_OFFSETS	64
+#define RINGS_MAX	32
+#define LINE_MAX	64
 
-static struct {
+struct command {
+	struct ring *ring;
+	struct peerdma_file_io *io;
+	uint64_t user_data;
+};
+
+static struct ring {
 	int fd;
-	int event_fd;		/* readable after a completion */
+	int event_fd;		/* of one that is polled: readable after a completion */
 	bool handed_out[3];	/* the library has mapped, and will unmap: */
 	char *submissions;
 	char *completions;
 	struct io_uring_sqe *commands;
-} ring;
+	struct iovec fixed[16];
+	unsigned int nr_fixed;	/* places for them */
+	struct io_uring_sqe line[LINE_MAX];
+	unsigned int nr_line;	/* reads and writes that were taken */
+} rings[RINGS_MAX];
 
-static char *map_ring(off_t offset, size_t len)
+static pthread_mutex_t rings_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static struct ring *ring_of(int fd)
 {
-	return __real_mmap64(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED,
-			     ring.fd, offset);
+	struct ring *ring, *found = NULL;
+
+	pthread_mutex_lock(&rings_lock);
+	for (ring = rings; ring < rings + RINGS_MAX && !found; ring++)
+		if (ring->fd && ring->fd == fd)
+			found = ring;
+	pthread_mutex_unlock(&rings_lock);
+	return fake_kernel.uring_real ? NULL : found;
 }
 
-static void *hand_out(int i, void *part)
+static char *map_ring(const struct ring *ring, off_t offset, size_t len)
 {
-	if (ring.handed_out[i])
+	return __real_mmap64(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED,
+			     ring->fd, offset);
+}
+
+static void *hand_out(struct ring *ring, int i, void *part)
+{
+	if (ring->handed_out[i])
 		return NULL;
-	ring.handed_out[i] = true;
+	ring->handed_out[i] = true;
 	return part;
 }
 
 void *__wrap_mmap64(void *addr, size_t len, int prot, int flags, int fd,
 		    off_t offset)
 {
+	struct ring *ring = fd < 0 ? NULL : ring_of(fd);
 	void *part = NULL;
 
-	if (!fake_kernel.uring_real && ring.fd && fd == ring.fd) {
-		if (offset == IORING_OFF_SQ_RING)
-			part = hand_out(0, ring.submissions);
-		else if (offset == IORING_OFF_CQ_RING)
-			part = hand_out(1, ring.completions);
-		else if (offset == IORING_OFF_SQES)
-			part = hand_out(2, ring.commands);
-	}
+	if (ring && offset == IORING_OFF_SQ_RING)
+		part = hand_out(ring, 0, ring->submissions);
+	else if (ring && offset == IORING_OFF_CQ_RING)
+		part = hand_out(ring, 1, ring->completions);
+	else if (ring && offset == IORING_OFF_SQES)
+		part = hand_out(ring, 2, ring->commands);
 	return part ? part : __real_mmap64(addr, len, prot, flags, fd, offset);
+}
+
+/* In the place of one that had the same number, and so was closed, or a new one. */
+static struct ring *ring_new(int fd)
+{
+	struct ring *ring, *found = NULL;
+
+	pthread_mutex_lock(&rings_lock);
+	for (ring = rings; ring < rings + RINGS_MAX; ring++) {
+		if (ring->fd == fd || (!ring->fd && !found))
+			found = ring;
+		if (ring->fd == fd)
+			break;
+	}
+	if (!found)
+		abort();
+	if (found->event_fd)
+		close(found->event_fd);
+	memset(found, 0, sizeof(*found));
+	found->fd = fd;
+	pthread_mutex_unlock(&rings_lock);
+	return found;
 }
 
 static long ring_setup(unsigned int depth, struct io_uring_params *p)
 {
 	uint32_t entries = 1;
+	struct ring *ring;
 
+	__atomic_add_fetch(&fake_kernel.nr_setups, 1, __ATOMIC_RELAXED);
 	if (fake_kernel.uring_errno)
 		return answer(fake_kernel.uring_errno);
 	while (entries < depth)
@@ -472,97 +522,204 @@ static long ring_setup(unsigned int depth, struct io_uring_params *p)
 	p->sq_off.tail = p->cq_off.tail = 4;
 	p->sq_off.ring_mask = p->cq_off.ring_mask = 8;
 	p->sq_off.array = p->cq_off.cqes = RING_OFFSETS;
-	if (ring.event_fd)
-		close(ring.event_fd);
-	ring.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	ring.fd = memfd_create("ring", MFD_CLOEXEC);
-	if (ftruncate(ring.fd, IORING_OFF_SQES + entries * 64))
+	ring = ring_new(memfd_create("ring", MFD_CLOEXEC));
+	if (ftruncate(ring->fd, IORING_OFF_SQES + entries * 64))
 		abort();
-	memset(ring.handed_out, 0, sizeof(ring.handed_out));
-	ring.submissions = map_ring(IORING_OFF_SQ_RING,
-				    RING_OFFSETS + entries * 4);
-	ring.completions = map_ring(IORING_OFF_CQ_RING,
-				    RING_OFFSETS + entries * 2 * 16);
-	ring.commands = (void *)map_ring(IORING_OFF_SQES, entries * 64);
-	((uint32_t *)ring.submissions)[2] = entries - 1;
-	((uint32_t *)ring.completions)[2] = 2 * entries - 1;
-	return ring.fd;
+	ring->submissions = map_ring(ring, IORING_OFF_SQ_RING,
+				     RING_OFFSETS + entries * 4);
+	ring->completions = map_ring(ring, IORING_OFF_CQ_RING,
+				     RING_OFFSETS + entries * 2 * 16);
+	ring->commands = (void *)map_ring(ring, IORING_OFF_SQES, entries * 64);
+	((uint32_t *)ring->submissions)[2] = entries - 1;
+	((uint32_t *)ring->completions)[2] = 2 * entries - 1;
+	return ring->fd;
 }
 
-static void ring_complete(uint64_t user_data, int32_t result)
+static void ring_complete(struct ring *ring, uint64_t user_data, int32_t result)
 {
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-	uint32_t *words = (uint32_t *)ring.completions;
+	uint32_t *words = (uint32_t *)ring->completions;
 	struct io_uring_cqe *cqes =
-		(void *)(ring.completions + RING_OFFSETS);
-	uint64_t one = 1;
+		(void *)(ring->completions + RING_OFFSETS);
 
 	pthread_mutex_lock(&lock);
 	cqes[words[1] & words[2]].user_data = user_data;
 	cqes[words[1] & words[2]].res = result;
 	__atomic_store_n(&words[1], words[1] + 1, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&lock);
-	if (write(ring.event_fd, &one, sizeof(one)) != sizeof(one))
-		abort();
 }
-
-struct command {
-	struct peerdma_file_io *io;
-	uint64_t user_data;
-};
 
 static void *run_command(void *arg)
 {
 	struct command *command = arg;
-	int err = do_file_io(command->io);
+	int err = do_file_io(command->io), event_fd;
+	uint64_t one = 1;
 
-	ring_complete(command->user_data, err ? -err :
+	/* The completion may be the ring's end. */
+	pthread_mutex_lock(&rings_lock);
+	event_fd = command->ring->event_fd;
+	ring_complete(command->ring, command->user_data, err ? -err :
 		      (int32_t)command->io->out_bytes);
+	if (event_fd && write(event_fd, &one, sizeof(one)) != sizeof(one))
+		abort();
+	pthread_mutex_unlock(&rings_lock);
 	free(command);
 	return NULL;
 }
 
-/* Return: 1, as io_uring_enter(2) for one command. */
-static long ring_enter(void)
+static void start_command(struct ring *ring, const struct io_uring_sqe *sqe)
 {
-	uint32_t *words = (uint32_t *)ring.submissions;
 	struct command *command = malloc(sizeof(*command));
-	struct io_uring_sqe *sqe;
 	pthread_t thread;
 	uint64_t addr;
 
 	if (!command)
 		abort();
-	if (fake_kernel.enter_errno)
-		return free(command), answer(fake_kernel.enter_errno);
-	sqe = &ring.commands[((uint32_t *)(ring.submissions + RING_OFFSETS))
-				     [words[0] & words[2]]];
-	words[0]++;
-	memcpy(&addr, (char *)sqe + 48, sizeof(addr));
+	memcpy(&addr, (const char *)sqe + 48, sizeof(addr));
+	command->ring = ring;
 	command->io = (void *)(uintptr_t)addr;
 	command->user_data = sqe->user_data;
 	__atomic_add_fetch(&fake_kernel.nr_commands, 1, __ATOMIC_RELAXED);
 	if (pthread_create(&thread, NULL, run_command, command))
 		abort();
 	pthread_detach(thread);
+}
+
+static bool in_fixed(const struct ring *ring, const struct io_uring_sqe *sqe)
+{
+	const struct iovec *vec = &ring->fixed[sqe->buf_index];
+	uintptr_t start = (uintptr_t)vec->iov_base;
+
+	return sqe->buf_index < ring->nr_fixed && sqe->addr >= start &&
+	       sqe->addr + sqe->len <= start + vec->iov_len;
+}
+
+static ssize_t read_or_write(const struct ring *ring,
+			     const struct io_uring_sqe *sqe)
+{
+	void *addr = (void *)(uintptr_t)sqe->addr;
+	bool fixed = sqe->opcode == IORING_OP_READ_FIXED ||
+		     sqe->opcode == IORING_OP_WRITE_FIXED;
+
+	if (fixed && !in_fixed(ring, sqe))
+		return answer(EFAULT);
+	fake_kernel.nr_fixed += fixed;
+	if (sqe->opcode == IORING_OP_READ ||
+	    sqe->opcode == IORING_OP_READ_FIXED)
+		return __wrap_pread64(sqe->fd, addr, sqe->len, sqe->off);
+	return __wrap_pwrite64(sqe->fd, addr, sqe->len, sqe->off);
+}
+
+/* What becomes of a read or write; several threads may be at several rings. */
+static int32_t outcome(const struct ring *ring, const struct io_uring_sqe *sqe)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	ssize_t n;
+
+	pthread_mutex_lock(&lock);
+	fake_kernel.nr_requests++;
+	n = read_or_write(ring, sqe);
+	fake_kernel.nr_failed += n < 0 && errno != fake_kernel.rw_errno;
+	n = n < 0 ? -errno : n;
+	pthread_mutex_unlock(&lock);
+	if (fake_kernel.uring_limit && n > fake_kernel.uring_limit)
+		n = fake_kernel.uring_limit;
+	return n;
+}
+
+static void run_line(struct ring *ring)
+{
+	const struct io_uring_sqe *sqe;
+
+	while (ring->nr_line) {
+		sqe = &ring->line[--ring->nr_line];
+		ring_complete(ring, sqe->user_data, outcome(ring, sqe));
+	}
+}
+
+static long ring_enter(int fd, unsigned int nr, unsigned int least)
+{
+	struct ring *ring = ring_of(fd);
+	uint32_t *words = (uint32_t *)ring->submissions, i;
+	struct io_uring_sqe *sqe;
+
+	if (fake_kernel.enter_errno && fake_kernel.enter_skip-- <= 0)
+		return answer(fake_kernel.enter_errno);
+	for (i = 0; i < nr; i++) {
+		sqe = &ring->commands[((uint32_t *)(ring->submissions +
+				       RING_OFFSETS))[words[0] & words[2]]];
+		words[0]++;
+		if (sqe->opcode == 46)
+			start_command(ring, sqe);
+		else if (ring->nr_line == LINE_MAX)
+			abort();
+		else
+			ring->line[ring->nr_line++] = *sqe;
+	}
+	if (least)
+		run_line(ring);
+	return nr;
+}
+
+struct update {
+	uint32_t first;
+	uint32_t reserved;
+	uint64_t data;
+	uint64_t tags;
+	uint32_t nr;
+	uint32_t reserved2;
+};
+
+static long ring_register(int fd, unsigned int what, const void *arg,
+			  unsigned int nr)
+{
+	struct ring *ring = ring_of(fd);
+	const struct update *update = arg;
+
+	if (what == IORING_REGISTER_BUFFERS && nr <= 16) {
+		ring->nr_fixed = nr;
+		return fake_kernel.table_errno ?
+			       answer(fake_kernel.table_errno) : 0;
+	}
+	if (what != 16 || nr != sizeof(*update) || update->nr != 1 ||
+	    update->first >= ring->nr_fixed)
+		return answer(EINVAL);
+	if (fake_kernel.register_errno && fake_kernel.register_skip-- <= 0)
+		return answer(fake_kernel.register_errno);
+	ring->fixed[update->first] = *(struct iovec *)(uintptr_t)update->data;
 	return 1;
+}
+
+static int poll_ring(struct ring *ring, struct pollfd *fds, nfds_t nr,
+		     int timeout)
+{
+	int fd = fds[0].fd, n;
+	uint64_t count;
+
+	/* For what has come before it. */
+	pthread_mutex_lock(&rings_lock);
+	if (!ring->event_fd)
+		ring->event_fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
+	pthread_mutex_unlock(&rings_lock);
+	fds[0].fd = ring->event_fd;
+	n = __real_poll(fds, nr, timeout);
+	if (fds[0].revents &&
+	    read(ring->event_fd, &count, sizeof(count)) != sizeof(count))
+		abort();
+	fds[0].fd = fd;
+	return n;
 }
 
 int __wrap_poll(struct pollfd *fds, nfds_t nr, int timeout)
 {
-	uint64_t count;
-	int n;
+	struct ring *ring = ring_of(fds[0].fd);
 
-	if (fake_kernel.uring_real || fds[0].fd != ring.fd || !ring.fd ||
-	    nr != 2)
+	if (!ring)
 		return __real_poll(fds, nr, timeout);
-	fds[0].fd = ring.event_fd;
-	n = __real_poll(fds, nr, timeout);
-	if (fds[0].revents &&
-	    read(ring.event_fd, &count, sizeof(count)) != sizeof(count))
-		abort();
-	fds[0].fd = ring.fd;
-	return n;
+	if (nr == 2)
+		return poll_ring(ring, fds, nr, timeout);
+	run_line(ring);
+	return 1;
 }
 
 /* Of a file that was just written the truth would not be much of a test. */
@@ -592,7 +749,10 @@ long __wrap_syscall(long number, ...)
 	if (number == SYS_io_uring_setup)
 		return ring_setup(args[0], (void *)args[1]);
 	if (number == SYS_io_uring_enter)
-		return ring_enter();
+		return ring_enter(args[0], args[1], args[2]);
+	if (number == SYS_io_uring_register)
+		return ring_register(args[0], args[1], (void *)args[2],
+				     args[3]);
 	return do_cachestat(args[0], (void *)args[1], (void *)args[2]);
 }
 

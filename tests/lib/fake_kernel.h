@@ -3,7 +3,7 @@
  * A /dev/peerdma for unit tests of the library, in place of ioctl(2): its
  * dma-bufs are memory files, its FILE_IO is pread(2) and pwrite(2) under the
  * rules of the uAPI header. Beside it pread, pwrite and open can be made to
- * fail, and there is an io_uring that knows FILE_IO alone. The library's
+ * fail, and there is an io_uring that knows FILE_IO, reads and writes. The library's
  * objects see it through the linker's --wrap.
  */
 #ifndef FAKE_KERNEL_H
@@ -52,7 +52,16 @@ struct fake_kernel {
 	bool uring;		/* the module knows io_uring commands ... */
 	int uring_errno;	/* ... but io_uring_setup(2) is forbidden */
 	bool uring_real;	/* ... or the machine's own, for FAKE_DEVICE */
-	int enter_errno;	/* ... or io_uring_enter(2) */
+	int nr_setups;		/* io_uring_setup(2), counted */
+	int enter_errno;	/* ... or io_uring_enter(2) ... */
+	int enter_skip;		/* ... after so many */
+	int table_errno;	/* ... or a table of buffers */
+	int register_errno;	/* ... or a buffer in it ... */
+	int register_skip;	/* ... after so many */
+	ssize_t uring_limit;	/* reads and writes move no more, when not 0 */
+	int nr_requests;	/* reads and writes, counted */
+	int nr_failed;		/* ... of those, without being told to */
+	int nr_fixed;		/* ... of those, with a buffer of the table */
 	int nr_commands;	/* counted, of those taken */
 	uint32_t fs_type;	/* of every file, when not 0 */
 	atomic_int clock_ahead;	/* seconds */
