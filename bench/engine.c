@@ -2,14 +2,16 @@
 /*
  * libpeerdma's paths in the lab, each beside what it is made of: unbuffered reads
  * into host RAM (the drive's limit), reads of the page cache, and the copy into
- * GPU memory. The ways take turns, several rounds; the medians are printed as one
- * JSON line each.
+ * GPU memory, out of pinned memory in huge pages as the library's is. One caller,
+ * one request at a time. The ways take turns, several rounds; the medians are
+ * printed as one JSON line each.
  *
  * usage: engine ROUNDS NAME=FILE...
  *   For each FILE and each block, all ways; FILE is 64 MiB or longer and is read
  *   unbuffered, but for the ways that read the page cache, where it must be by then.
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -26,7 +28,8 @@
 #define SPAN		(64ull << 20)
 #define ROUNDS_MAX	15
 
-enum way { RAM, DIRECT, STAGED, PLAIN_DIRECT, CACHED, PLAIN_CACHED, NR_WAYS };
+enum way { RAM, RAM_BEST, DIRECT, STAGED, PLAIN_DIRECT, CACHED,
+	   PLAIN_CACHED, NR_WAYS };
 
 static const struct way_kind {
 	const char *name;
@@ -35,6 +38,7 @@ static const struct way_kind {
 	uint32_t path;		/* 0: read(2), and a copy of CUDA's */
 } ways[NR_WAYS] = {
 	[RAM] = { "ram", false, false, 0 },
+	[RAM_BEST] = { "ram-best", false, false, 0 },
 	[DIRECT] = { "direct", false, true, PEERDMA_PATH_DIRECT },
 	[STAGED] = { "staged", false, true, PEERDMA_PATH_STAGED },
 	[PLAIN_DIRECT] = { "plain", false, true, 0 },
@@ -62,7 +66,8 @@ struct figure {
 };
 
 static struct peerdma_buffer *buffer;
-static char *ram;
+static char *ram;		/* as most programs have it: 4 KiB pages */
+static char *stage;		/* huge pages, pinned by CUDA */
 static int direct_fd, cached_fd;
 
 static void die(const char *what, long long err)
@@ -74,6 +79,7 @@ static void die(const char *what, long long err)
 static void read_block(const struct way_kind *way, uint64_t at, size_t len)
 {
 	PEERDMA_SIZED(peerdma_io_opts, opts, .path = way->path);
+	char *memory = way == &ways[RAM] ? ram : stage;
 	int fd = way->cached ? cached_fd : direct_fd;
 	ssize_t n;
 	int err;
@@ -81,7 +87,7 @@ static void read_block(const struct way_kind *way, uint64_t at, size_t len)
 	if (way->path) {
 		n = peerdma_read_opts(buffer, fd, len, at, at, &opts, NULL);
 	} else {
-		n = pread(fd, ram + at, len, at);
+		n = pread(fd, memory + at, len, at);
 		if (n < 0)
 			n = -errno;
 	}
@@ -89,7 +95,7 @@ static void read_block(const struct way_kind *way, uint64_t at, size_t len)
 		die(way->name, n < 0 ? n : -EIO);
 	if (way->path || !way->gpu)
 		return;
-	err = peerdma_buffer_copy_in(buffer, at, ram + at, len);
+	err = peerdma_buffer_copy_in(buffer, at, memory + at, len);
 	if (err)
 		die("copy", err);
 }
@@ -185,6 +191,46 @@ static void measure_file(char *argument, int rounds)
 	close(cached_fd);
 }
 
+static char *map_memory(int advice)
+{
+	size_t huge = 2u << 20;
+	char *mem = mmap(NULL, SPAN + huge, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (mem == MAP_FAILED)
+		die("mmap", -errno);
+	mem += -(uintptr_t)mem % huge;
+	if (madvise(mem, SPAN, advice))
+		die("madvise", -errno);
+	memset(mem, 1, SPAN);
+	return mem;
+}
+
+static void *symbol(void *library, const char *name)
+{
+	void *found = library ? dlsym(library, name) : NULL;
+
+	if (!found)
+		die(name, -ENOSYS);
+	return found;
+}
+
+/* In the context of the library's buffers, which is the GPU's first one. */
+static void pin(void *memory)
+{
+	void *library = dlopen("libcuda.so.1", RTLD_NOW), *context;
+	int (*retain)(void **context, int device);
+	int (*set_current)(void *context);
+	int (*host_register)(void *addr, size_t len, unsigned int flags);
+
+	*(void **)&retain = symbol(library, "cuDevicePrimaryCtxRetain");
+	*(void **)&set_current = symbol(library, "cuCtxSetCurrent");
+	*(void **)&host_register = symbol(library, "cuMemHostRegister_v2");
+	if (retain(&context, 0) || set_current(context) ||
+	    host_register(memory, SPAN, 1))
+		die("cuMemHostRegister", -ENOMEM);
+}
+
 int main(int argc, char **argv)
 {
 	int rounds = argc > 2 ? atoi(argv[1]) : 0, err, i;
@@ -194,15 +240,14 @@ int main(int argc, char **argv)
 
 	if (rounds < 1 || rounds > ROUNDS_MAX)
 		die("usage: engine ROUNDS NAME=FILE...", -EINVAL);
-	ram = mmap(NULL, SPAN, PROT_READ | PROT_WRITE,
-		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-	if (ram == MAP_FAILED)
-		die("mmap", -errno);
+	ram = map_memory(MADV_NOHUGEPAGE);
+	stage = map_memory(MADV_HUGEPAGE);
 	err = peerdma_open(&ctx, &opts);
 	if (!err)
 		err = peerdma_buffer_alloc(ctx, SPAN, NULL, &buffer);
 	if (err)
 		die("a buffer", err);
+	pin(stage);
 	for (i = 2; i < argc; i++)
 		measure_file(argv[i], rounds);
 	peerdma_buffer_close(buffer);
