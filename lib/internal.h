@@ -243,8 +243,12 @@ struct peerdma_job {
 	unsigned int running;		/* helpers at present */
 };
 
+/* With fewer a CPU is better left to others than kept awake, or copying twice. */
+#define PEERDMA_CPUS_MANY	4
+
 int peerdma_pool_create(struct peerdma *ctx);
 void peerdma_pool_destroy(struct peerdma *ctx);
+unsigned int peerdma_pool_cpus(const struct peerdma *ctx);
 bool peerdma_pool_post(struct peerdma *ctx, struct peerdma_job *job,
 		       unsigned int wanted);
 void peerdma_pool_retract(struct peerdma *ctx, struct peerdma_job *job);

@@ -19,12 +19,10 @@
  * one costs more than many a request: so long it waits awake, in nanoseconds.
  */
 #define AWAKE_NS	50000
-/* With fewer CPUs than that they are better left to others. */
-#define CPUS_AWAKE	4
 
 struct peerdma_pool {
 	atomic_uint posts;		/* ever; changed under the lock */
-	bool may_spin;
+	unsigned int nr_cpus;		/* this process may run on; constant */
 	pthread_mutex_t lock;		/* guards what follows */
 	pthread_cond_t posted;
 	pthread_cond_t left;
@@ -55,7 +53,7 @@ static void await_post(struct peerdma_pool *pool, bool awake)
 	unsigned int seen = atomic_load(&pool->posts);
 	struct peerdma_spin spin;
 
-	if (awake && pool->may_spin) {
+	if (awake && pool->nr_cpus >= PEERDMA_CPUS_MANY) {
 		pool->nr_awake++;
 		pthread_mutex_unlock(&pool->lock);
 		peerdma_spin_start(&spin, AWAKE_NS);
@@ -179,12 +177,25 @@ void peerdma_pool_retract(struct peerdma *ctx, struct peerdma_job *job)
 	pthread_mutex_unlock(&pool->lock);
 }
 
-static bool has_cpus(void)
+static unsigned int count_cpus(void)
 {
 	cpu_set_t set;
 
-	return !sched_getaffinity(0, sizeof(set), &set) &&
-	       CPU_COUNT(&set) >= CPUS_AWAKE;
+	/* More of them than the set has places for. */
+	if (sched_getaffinity(0, sizeof(set), &set))
+		return CPU_SETSIZE;
+	return CPU_COUNT(&set);
+}
+
+/**
+ * peerdma_pool_cpus() - how many threads have a CPU each
+ * @ctx: the context
+ *
+ * Return: CPUs that the process could run on when it opened the context.
+ */
+unsigned int peerdma_pool_cpus(const struct peerdma *ctx)
+{
+	return ctx->pool->nr_cpus;
 }
 
 /**
@@ -200,7 +211,7 @@ int peerdma_pool_create(struct peerdma *ctx)
 	if (!pool)
 		return -ENOMEM;
 	atomic_init(&pool->posts, 0);
-	pool->may_spin = has_cpus();
+	pool->nr_cpus = count_cpus();
 	peerdma_spin_mutex(&pool->lock);
 	pthread_cond_init(&pool->posted, NULL);
 	pthread_cond_init(&pool->left, NULL);

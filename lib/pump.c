@@ -88,6 +88,7 @@ struct pump {
 	bool gap;			/* a piece could not be written */
 	bool marks;			/* constant: a mark behind every copy */
 	bool streams;			/* constant: reads go past the caches */
+	bool alert;			/* constant: waits awake for a moment */
 	/* Guarded by lock. */
 	pthread_mutex_t lock;
 	pthread_cond_t room;		/* for helpers */
@@ -333,7 +334,7 @@ static bool await_slot(struct pump *p, uint64_t k)
 	while (!slot_ready(p, k) && harvest(p, true))
 		;
 	peerdma_spin_start(&spin, AWAKE_NS);
-	while (p->job.awake && !slot_ready(p, k) && peerdma_spin_on(&spin))
+	while (p->alert && !slot_ready(p, k) && peerdma_spin_on(&spin))
 		;
 	if (slot_ready(p, k))
 		return true;
@@ -477,10 +478,13 @@ static int pass_time(struct pump *p)
 	harvest(p, false);
 	if ((p->drive || p->streams || p->nr <= ALONE_MAX) && file_side(p))
 		return 0;
-	if (copies_queue(p)) {
-		if (!harvest(p, true))
-			peerdma_spin_pause(PAUSES);
+	if (copies_queue(p) && p->alert) {
+		peerdma_spin_pause(PAUSES);
 		return 0;
+	}
+	if (copies_queue(p) && !harvest(p, true)) {
+		err = settle_mark(p, true);
+		return err < 0 ? err : 0;
 	}
 	if (await_slot(p, p->copied) || file_side(p))
 		return 0;
@@ -671,6 +675,7 @@ static unsigned int choose_width(const struct pump *p)
 static unsigned int choose_helpers(const struct pump *p)
 {
 	const struct peerdma_file *file = &p->transfer->file;
+	unsigned int cpus = peerdma_pool_cpus(p->transfer->buf->ctx);
 	uint64_t helpers = p->nr / 2, most = p->width;
 
 	if (p->drive || (file->write && !file->unbuffered))
@@ -681,6 +686,8 @@ static unsigned int choose_helpers(const struct pump *p)
 		most = (p->end - p->start) / READER_MIN;
 		if (most < HELPERS_MIN)
 			most = HELPERS_MIN;
+		if (most > cpus - 1)
+			most = cpus - 1;
 	}
 	if (helpers > most)
 		helpers = most;
@@ -695,7 +702,7 @@ static int run(struct pump *p)
 	int part;
 
 	p->job.run = help;
-	p->job.awake = !p->transfer->file.unbuffered;
+	p->job.awake = p->alert;
 	posted = peerdma_pool_post(ctx, &p->job, choose_helpers(p));
 	part = write ? write_side(p) : read_side(p);
 	if (posted) {
@@ -716,13 +723,18 @@ static int run(struct pump *p)
 static void set_up(struct pump *p, struct peerdma_transfer *t, uint64_t len,
 		   uint64_t *counter)
 {
+	bool many = peerdma_pool_cpus(t->buf->ctx) >= PEERDMA_CPUS_MANY;
+
 	memset(p, 0, offsetof(struct pump, slots));
 	p->transfer = t;
 	p->counter = counter;
 	p->start = t->file_offset + t->done;
 	p->end = p->start + len;
-	p->streams = PEERDMA_STREAMS && t->buf->cuda && !t->file.write &&
-		     !t->file.unbuffered && len <= STREAMED_MAX;
+	p->alert = many && !t->file.unbuffered;
+	/* Few threads do not come near the copy engine's pace. */
+	p->streams = PEERDMA_STREAMS && many && t->buf->cuda &&
+		     !t->file.write && !t->file.unbuffered &&
+		     len <= STREAMED_MAX;
 	p->piece = choose_piece(p, peerdma_file_align(&t->file));
 	p->base = p->start & -(uint64_t)p->piece;
 	p->nr = (p->end - p->base + p->piece - 1) / p->piece;

@@ -15,8 +15,6 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
-#include <sys/vfs.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "../../include/uapi/peerdma.h"
@@ -63,16 +61,10 @@ int __wrap_ioctl(int fd, unsigned long request, void *arg);
 ssize_t __wrap_pread64(int fd, void *dst, size_t len, off_t offset);
 ssize_t __wrap_pwrite64(int fd, const void *src, size_t len, off_t offset);
 int __wrap_open64(const char *path, int flags, ...);
-int __wrap_fstatfs64(int fd, struct statfs *fs);
-int __real_fstatfs64(int fd, struct statfs *fs);
 void *__wrap_mmap64(void *addr, size_t len, int prot, int flags, int fd,
 		    off_t offset);
 void *__real_mmap64(void *addr, size_t len, int prot, int flags, int fd,
 		    off_t offset);
-FILE *__wrap_fopen64(const char *path, const char *mode);
-FILE *__real_fopen64(const char *path, const char *mode);
-int __wrap_clock_gettime(clockid_t clock, struct timespec *time);
-int __real_clock_gettime(clockid_t clock, struct timespec *time);
 
 void fake_kernel_reset(void)
 {
@@ -393,6 +385,7 @@ ssize_t __wrap_pread64(int fd, void *dst, size_t len, off_t offset)
 {
 	int err = rw_failure(fd, offset);
 
+	atomic_fetch_add(&fake_kernel.nr_preads, 1);
 	return err ? answer(err) : __real_pread64(fd, dst, len, offset);
 }
 
@@ -768,33 +761,4 @@ int __wrap_open64(const char *path, int flags, ...)
 	if (fake_kernel.open_errno && !strncmp(path, prefix, strlen(prefix)))
 		return answer(fake_kernel.open_errno);
 	return __real_open64(path, flags, mode);
-}
-
-int __wrap_fstatfs64(int fd, struct statfs *fs)
-{
-	int result = __real_fstatfs64(fd, fs);
-
-	if (fake_kernel.fs_type)
-		fs->f_type = fake_kernel.fs_type;
-	return result;
-}
-
-/* Time that a program waits for by a condition goes on as it does. */
-int __wrap_clock_gettime(clockid_t clock, struct timespec *time)
-{
-	int result = __real_clock_gettime(clock, time);
-
-	if (clock == CLOCK_MONOTONIC_COARSE)
-		time->tv_sec += atomic_load(&fake_kernel.clock_ahead);
-	return result;
-}
-
-FILE *__wrap_fopen64(const char *path, const char *mode)
-{
-	char whole[4096];
-
-	if (!fake_kernel.root || *mode != 'r')
-		return __real_fopen64(path, mode);
-	snprintf(whole, sizeof(whole), "%s%s", fake_kernel.root, path);
-	return __real_fopen64(whole, mode);
 }

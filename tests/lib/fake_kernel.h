@@ -63,6 +63,8 @@ struct fake_kernel {
 	int nr_failed;		/* ... of those, without being told to */
 	int nr_fixed;		/* ... of those, with a buffer of the table */
 	int nr_commands;	/* counted, of those taken */
+	int cpus;		/* for the process, 0: 16 */
+	atomic_int nr_preads;	/* counted */
 	uint32_t fs_type;	/* of every file, when not 0 */
 	atomic_int clock_ahead;	/* seconds */
 	const char *root;	/* where the library's fopen() looks, or NULL */

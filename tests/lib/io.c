@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* What one transfer answers when something is not as usual. */
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -504,6 +505,51 @@ static void small_reads_take_what_is_there(void **state)
 	close(fd);
 }
 
+static int count_threads(void)
+{
+	DIR *folder = opendir("/proc/self/task");
+	int count = 0;
+
+	while (readdir(folder))
+		count++;
+	closedir(folder);
+	return count;
+}
+
+/* No thread without a CPU, and no second copy past the caches by a few. */
+static void few_cpus_are_not_shared_by_many(void **state)
+{
+	static const struct { int cpus, threads, reads; } cases[] = {
+		{ 1, 0, 100 }, { 2, 1, 100 }, { 3, 2, 100 }, { 16, 8, 10000 },
+	};
+	PEERDMA_SIZED(peerdma_open_opts, opts, .device = FAKE_DEVICE,
+		.keep = PEERDMA_KEEP_NONE);
+	PEERDMA_SIZED(peerdma_buffer_info, info);
+	int fd = open_file(O_RDONLY), threads = count_threads();
+	struct peerdma_buffer *other;
+	struct peerdma *few;
+	size_t i;
+
+	(void)state;
+	fake_kernel.resident = true;
+	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		fake_kernel.cpus = cases[i].cpus;
+		assert_int_equal(peerdma_open(&few, &opts), 0);
+		assert_int_equal(peerdma_buffer_alloc(few, LEN, NULL, &other),
+				 0);
+		assert_int_equal(peerdma_buffer_info(other, &info), 0);
+		fake_kernel.nr_preads = 0;
+		assert_int_equal(peerdma_read(other, fd, LEN, 0, 0), LEN);
+		assert_memory_equal(fake_cuda_memory(info.device_addr), content,
+				    LEN);
+		assert_true(count_threads() - threads <= cases[i].threads);
+		assert_true(fake_kernel.nr_preads <= cases[i].reads);
+		peerdma_buffer_close(other);
+		peerdma_close(few);
+	}
+	close(fd);
+}
+
 /* It has no RWF_NOWAIT. */
 static void small_reads_of_tmpfs_are_small_too(void **state)
 {
@@ -689,6 +735,7 @@ int main(void)
 		TEST(host_memory_goes_directly_where_it_can),
 		TEST(what_is_resident_comes_from_the_page_cache),
 		TEST(small_reads_take_what_is_there),
+		TEST(few_cpus_are_not_shared_by_many),
 		TEST(small_reads_of_tmpfs_are_small_too),
 		TEST(small_reads_wait_for_their_bytes),
 		TEST(small_writes_are_one_copy),

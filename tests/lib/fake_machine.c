@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT
+/* The machine as the library's objects see it: its CPUs, clock and files. */
+#include <sched.h>
+#include <stdio.h>
+#include <sys/vfs.h>
+#include <time.h>
+
+#include "fake_kernel.h"
+
+int __wrap_sched_getaffinity(pid_t pid, size_t len, cpu_set_t *set);
+int __wrap_fstatfs64(int fd, struct statfs *fs);
+int __real_fstatfs64(int fd, struct statfs *fs);
+FILE *__wrap_fopen64(const char *path, const char *mode);
+FILE *__real_fopen64(const char *path, const char *mode);
+int __wrap_clock_gettime(clockid_t clock, struct timespec *time);
+int __real_clock_gettime(clockid_t clock, struct timespec *time);
+
+int __wrap_sched_getaffinity(pid_t pid, size_t len, cpu_set_t *set)
+{
+	int i, nr = fake_kernel.cpus ? fake_kernel.cpus : 16;
+
+	if (pid || len != sizeof(*set))
+		return -1;
+	CPU_ZERO(set);
+	for (i = 0; i < nr; i++)
+		CPU_SET(i, set);
+	return 0;
+}
+
+int __wrap_fstatfs64(int fd, struct statfs *fs)
+{
+	int result = __real_fstatfs64(fd, fs);
+
+	if (fake_kernel.fs_type)
+		fs->f_type = fake_kernel.fs_type;
+	return result;
+}
+
+/* Time that a program waits for by a condition goes on as it does. */
+int __wrap_clock_gettime(clockid_t clock, struct timespec *time)
+{
+	int result = __real_clock_gettime(clock, time);
+
+	if (clock == CLOCK_MONOTONIC_COARSE)
+		time->tv_sec += atomic_load(&fake_kernel.clock_ahead);
+	return result;
+}
+
+FILE *__wrap_fopen64(const char *path, const char *mode)
+{
+	char whole[4096];
+
+	if (!fake_kernel.root || *mode != 'r')
+		return __real_fopen64(path, mode);
+	snprintf(whole, sizeof(whole), "%s%s", fake_kernel.root, path);
+	return __real_fopen64(whole, mode);
+}
