@@ -38,7 +38,7 @@
  * E2BIG         the struct's tail holds non-zero bytes that this module does
  *               not know
  * EOPNOTSUPP    a flag or a reserved field that this module does not know; for
- *               WATCH and REVOKE also: a dma-buf of another exporter
+ *               WATCH, REVOKE and PAGES also: a dma-buf of another exporter
  * EINVAL        a wrong value: a struct that is too short, a length of zero, an
  *               offset, length or place in memory that the file cannot do
  *               unbuffered, a descriptor that is no dma-buf
@@ -73,7 +73,7 @@
  * ENODEV        the provider's device is gone or switched off, or the buffer was
  *               revoked; of another exporter's dma-buf: its memory was moved or
  *               taken back, and asking again tells which
- * EINTR         the caller is being killed; @out_bytes were moved
+ * EINTR         the caller is being killed; of FILE_IO, @out_bytes were moved
  * ENOMEM        the kernel is out of memory
  * ============  =============================================================
  *
@@ -141,14 +141,16 @@ enum {
  * @PEERDMA_REASON_FOREIGN_MEMORY: another exporter's dma-buf, and its memory is
  *	not, or not wholly, that of one PCI device's BAR: host RAM, as udmabuf's
  * @PEERDMA_REASON_FOREIGN_REFUSED: another exporter's dma-buf, and the exporter
- *	does not let the drive at its memory
+ *	does not let the drive, or any function that could stand in for a device,
+ *	at its memory
  * @PEERDMA_REASON_FOREIGN_ADDRESSES: another exporter's dma-buf, and the exporter
- *	gives the drive addresses that make no sense: no whole pages, too few of
- *	them, or such that could mean two places
+ *	gives addresses that make no sense: no whole pages, too few of them, or
+ *	such that could mean two places
  * @PEERDMA_REASON_FOREIGN_REVOCABLE: another exporter's dma-buf, the exporter
- *	may take its memory back at any moment, and the file is a regular one: a
- *	transfer can wait for the file's lock for longer than the exporter may be
- *	kept waiting. A block device will do.
+ *	may take its memory back at any moment, and what is asked for cannot let go:
+ *	a mapping for a device with a driver that no IOMMU can cut off; a transfer of a regular file, which can wait for the
+ *	file's lock for longer than the exporter may be kept waiting, where a block
+ *	device will do
  */
 enum peerdma_reason {
 	PEERDMA_REASON_NONE		= 0,
@@ -584,7 +586,7 @@ struct peerdma_device_segment {
  * struct peerdma_map_device - addresses by which a PCI device reaches a buffer
  * @size: sizeof(struct peerdma_map_device)
  * @flags: PEERDMA_MAP_DEVICE_*
- * @buffer_fd: the dma-buf
+ * @buffer_fd: the dma-buf, anybody's
  * @device: the function that will do the DMA, as PEERDMA_DEVICE()
  * @offset: where to begin, in bytes from the start of the pinned range
  * @len: bytes, any number above 0
@@ -605,7 +607,10 @@ struct peerdma_device_segment {
  * @reserved: must be 0
  *
  * Needs CAP_SYS_RAWIO. Whole CPU pages become reachable, not only the bytes asked
- * for. Not for the provider "user": EOPNOTSUPP.
+ * for. Not for the provider "user": EOPNOTSUPP. Another exporter's dma-buf will do
+ * when its memory lies in one BAR; to learn where, and to hold it, it is attached
+ * to a function of the machine that a driver works with, the memory's own device
+ * where that will do, and stays so until the mapping's descriptor is closed.
  *
  * A device that is bound to a driver gets addresses from the kernel's DMA API,
  * below the mask that its driver has set: a segment for each physically contiguous
@@ -618,17 +623,20 @@ struct peerdma_device_segment {
  * peerdma-stub is a driver that does nothing; it binds by the device's
  * driver_override in sysfs only. It keeps other drivers off.
  *
- * A mapping ends when its descriptor is closed; when the buffer is revoked; when a
- * driver is bound to the device or unbound from it; when the device is removed.
- * From then on an IOMMU blocks the device. Where none translates, a device without
- * a driver of its own is no longer a bus master then; one with a driver cannot be
- * stopped, and is not given a PEERDMA_PIN_REVOCABLE buffer. Closing the last
+ * A mapping ends when its descriptor is closed; when the buffer is revoked, or
+ * another exporter moves the memory or takes it back; when a driver is bound to the
+ * device or unbound from it; when the device is removed; when the driver of the
+ * function that another exporter's dma-buf is attached to goes. From then on an
+ * IOMMU blocks the device. Where none translates, a device without a driver of its
+ * own is no longer a bus master then; one with a driver cannot be stopped, and is
+ * not given a PEERDMA_PIN_REVOCABLE buffer, nor what its exporter may take back.
+ * Closing the last
  * mapping of a device without a driver of its own ends its bus mastering, too.
  *
  * Sleeps. Errors: E2BIG, EOPNOTSUPP, EPERM, EINVAL, EOVERFLOW, EBADF, ERANGE,
- * EACCES (PEERDMA_PIN_READ_ONLY without PEERDMA_MAP_DEVICE_READ_ONLY), ENOENT,
- * EBUSY, EREMOTEIO, EDOM, EADDRNOTAVAIL, EADDRINUSE, ENODEV, EMSGSIZE, EFAULT,
- * ENOMEM, EMFILE and ENFILE.
+ * EACCES (a read-only dma-buf without PEERDMA_MAP_DEVICE_READ_ONLY), ENOENT,
+ * EBUSY, EREMOTEIO, EDOM, EADDRNOTAVAIL, EADDRINUSE, ENODEV, EINTR, EMSGSIZE,
+ * EFAULT, ENOMEM, EMFILE and ENFILE.
  */
 struct peerdma_map_device {
 	__u32 size;

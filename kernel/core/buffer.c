@@ -141,12 +141,17 @@ struct peerdma_buffer *peerdma_buffer_get(int fd)
 }
 
 /**
- * peerdma_buffer_put - undo peerdma_buffer_get()
+ * peerdma_buffer_put - undo peerdma_buffer_get() or peerdma_foreign_buffer()
  * @buffer: may go away with this call
+ *
+ * Context: process; may sleep when it is another exporter's.
  */
 void peerdma_buffer_put(struct peerdma_buffer *buffer)
 {
-	dma_buf_put(buffer->dmabuf);
+	if (buffer->dmabuf)
+		dma_buf_put(buffer->dmabuf);
+	else
+		peerdma_foreign_put(buffer);
 }
 
 /**

@@ -4,17 +4,17 @@
  *
  * Lock order, outermost first:
  *
- *	device_lock (of a drive, while another exporter's memory is attached to it)
+ *	device_lock (held by the driver core around bind and unbind, and while
+ *	another exporter's memory is attached to the device)
  *	mmap_lock (held by mm around mmap and fault; exporters' faults go on)
  *	  dma_resv (held by dma-buf's core around map and unmap, and by exporters
  *	  that take memory back, for which foreign.c waits for what is in flight)
  *	    peerdma_buffer::alive
  *	    peerdma_buffer::pages_lock
  *	      peerdma_core::bars_lock
+ *	    peerdma_core::mappings_lock
  *	peerdma_core::page_maps_lock
  *	  peerdma_buffer::alive (for reading)
- *	device's lock (held by the driver core around bind and unbind)
- *	  peerdma_core::mappings_lock
  *	peerdma_core::buffers_lock (a leaf)
  *	peerdma_core::accounts_lock (a leaf)
  *	peerdma_core::providers_lock (a leaf; never held across a provider's op)
@@ -59,8 +59,7 @@ struct peerdma_pages;
  * @PEERDMA_COUNT_IMPORTERS: devices attached to buffers
  * @PEERDMA_COUNT_DEVICE_MAPS: mappings for importing devices, and MAP_DEVICE's
  * @PEERDMA_COUNT_FILE_IOS: FILE_IO calls and commands under way
- * @PEERDMA_COUNT_IMPORTS: those of them that have attached a drive to another
- *	exporter's dma-buf
+ * @PEERDMA_COUNT_IMPORTS: other exporters' dma-bufs that are attached to a function
  * @PEERDMA_COUNT_PAGE_BYTES: BAR bytes that have struct pages of ours; freed
  *	some seconds after the last use
  * @PEERDMA_COUNT_PAGE_MAPS: page maps, with those that are closed and held
@@ -220,7 +219,8 @@ enum peerdma_end {
 /**
  * struct peerdma_buffer - a pinned range; the private part of its dma-buf, or
  *	what foreign.c has found another exporter's dma-buf to be
- * @dmabuf: the dma-buf that owns us; not counted, since its release ends us
+ * @dmabuf: the dma-buf that owns us; not counted, since its release ends us. NULL
+ *	for another exporter's.
  * @ref: of the struct; the dma-buf has one, and so has who revokes it by @list
  * @inode: of the dma-buf's file; counted, so that CPU mappings can be zapped
  *	while the file goes away
@@ -360,8 +360,11 @@ void peerdma_caching_note(struct peerdma_buffer *buffer,
 
 /* foreign.c */
 struct peerdma_buffer *peerdma_foreign_get(struct dma_buf *dmabuf,
-					   struct pci_dev *drive, bool waits,
+					   struct pci_dev *importer,
+					   bool lasting,
 					   enum peerdma_reason *reason);
+struct peerdma_buffer *peerdma_foreign_buffer(int fd, bool lasting,
+					      enum peerdma_reason *reason);
 void peerdma_foreign_put(struct peerdma_buffer *buffer);
 void peerdma_foreign_forget(struct pci_dev *pdev);
 

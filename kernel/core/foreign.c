@@ -1,24 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Other exporters' dma-bufs as memory for FILE_IO.
+ * Other exporters' dma-bufs as memory for FILE_IO and MAP_DEVICE.
  *
- * The block layer moves struct pages and maps them for its drive itself, so what
- * is wanted of an exporter is where its memory lies. A dma-buf tells that only
+ * What these want of an exporter is where its memory lies, since the mapping for
+ * a device is the block layer's or our own. A dma-buf tells that only
  * to a device that is attached and only as DMA addresses, so it is attached to
- * the drive, mapped, and the addresses are turned back into physical ones. From
- * there on it is a buffer like one of ours, without a dma-buf of its own: an
- * import. It stays attached and mapped, which is what holds the memory, for as
- * long as a call or command wants it; those that come meanwhile share it, since
- * the DMA API's debugging knows seven mappings of the same memory and no more.
+ * one, mapped, and the addresses are turned back into physical ones. From there on
+ * it is a buffer like one of ours, without a dma-buf of its own: an import. It
+ * stays attached and mapped, which is what holds the memory, for as long as anybody
+ * wants it; those that come meanwhile share it, since the DMA API's debugging knows
+ * seven mappings of the same memory and no more.
+ *
+ * A FILE_IO attaches its drive. A device that MAP_DEVICE maps for may have no
+ * driver, and so no DMA API that an exporter could use, or address little; there
+ * any function that has all that stands in.
  *
  * An exporter that takes its memory back calls us with its dma_resv held, and
  * with locks of its own that its page faults want. We wait there until nothing
  * is in flight, so what is in flight must not wait for a task that may be in
  * such a fault. A regular file's lock is held over faults, by write(2). So an
  * import for a regular file is one that the exporter does not take back: it is
- * pinned, and the attachment has no callback.
+ * pinned, and the attachment has no callback. So is one for a device that nothing
+ * can stop.
  */
 #include <linux/device.h>
+#include <linux/dma-mapping.h>
 #include <linux/dma-resv.h>
 #include <linux/iommu.h>
 #include <linux/slab.h>
@@ -26,29 +32,31 @@
 #include "core.h"
 
 /**
- * struct peerdma_import - another exporter's dma-buf, attached to a drive
+ * struct peerdma_import - another exporter's dma-buf, attached to a function
  * @buffer: its memory; first, so that peerdma_buffer_free() frees the whole
  * @list: in peerdma_core::imports
- * @dmabuf: held by the transfer
- * @drive: the function that it is attached to; counted
- * @attachment: NULL when it is detached; changed under the dma-buf's dma_resv
+ * @dmabuf: counted
+ * @importer: the function that it is attached to; counted
+ * @attachment: NULL when it is detached; changed under the dma-buf's dma_resv.
+ *	The buffer's @revoked says that the exporter knows.
  * @sgt: the mapping, NULL when there is none; under the dma_resv
  * @pinned: the exporter has promised not to move it; under the dma_resv
- * @waits: for transfers that may wait for a lock; those that do not have their own
- * @sharers: transfers; grows and ends under peerdma_core::buffers_lock
+ * @lasting: for those from whom it cannot be taken back at any moment; the others
+ *	have their own
+ * @sharers: transfers and mappings; none is added to none
  *
- * Owner: the transfers, the last one's end detaches it. Before that the exporter or
+ * Owner: the sharers, the last one's end detaches it. Before that the exporter or
  * the unbinding of a driver may take the memory away; the struct stays.
  */
 struct peerdma_import {
 	struct peerdma_buffer buffer;
 	struct list_head list;
 	struct dma_buf *dmabuf;
-	struct pci_dev *drive;
+	struct pci_dev *importer;
 	struct dma_buf_attachment *attachment;
 	struct sg_table *sgt;
 	bool pinned;
-	bool waits;
+	bool lasting;
 	refcount_t sharers;
 };
 
@@ -61,7 +69,7 @@ static struct peerdma_provider foreign = {
 
 /* ---- let go -------------------------------------------------------------- */
 
-/* On return no transfer uses the memory, and none will. Idempotent. */
+/* On return nothing of ours uses the memory, nor will. Idempotent. */
 static void import_drain(struct peerdma_import *import)
 {
 	struct peerdma_buffer *buffer = &import->buffer;
@@ -71,6 +79,7 @@ static void import_drain(struct peerdma_import *import)
 			   PEERDMA_END_REVOKE) == PEERDMA_END_OPEN)
 		peerdma_buffer_unuse(buffer);
 	wait_for_completion(&buffer->drained);
+	peerdma_mappings_revoke(buffer);
 }
 
 static void import_unmap(struct peerdma_import *import)
@@ -85,7 +94,7 @@ static void import_unmap(struct peerdma_import *import)
 	import->pinned = false;
 }
 
-/* Idempotent; two callers may race. */
+/* Idempotent; of two callers that race one completes @revoked. */
 static void import_detach(struct peerdma_import *import)
 {
 	struct dma_buf_attachment *attachment;
@@ -95,10 +104,12 @@ static void import_detach(struct peerdma_import *import)
 	dma_resv_lock(import->dmabuf->resv, NULL);
 	import_unmap(import);
 	attachment = import->attachment;
-	WRITE_ONCE(import->attachment, NULL);
+	import->attachment = NULL;
 	dma_resv_unlock(import->dmabuf->resv);
-	if (attachment)
-		dma_buf_detach(import->dmabuf, attachment);
+	if (!attachment)
+		return;
+	dma_buf_detach(import->dmabuf, attachment);
+	complete_all(&import->buffer.revoked);
 }
 
 /*
@@ -169,7 +180,7 @@ static int table_walk(struct peerdma_import *import,
 		      struct peerdma_extents *extents)
 {
 	struct iommu_domain *domain =
-		iommu_get_domain_for_dev(&import->drive->dev);
+		iommu_get_domain_for_dev(&import->importer->dev);
 	u64 left = import->dmabuf->size;
 	struct scatterlist *sg;
 	unsigned int i;
@@ -202,10 +213,8 @@ static int import_fill(struct peerdma_import *import,
 		return -EREMOTEIO;
 	buffer->extents = kvcalloc(extents.nr, sizeof(*buffer->extents),
 				   GFP_KERNEL);
-	if (!buffer->extents) {
-		*reason = PEERDMA_REASON_NONE;
+	if (!buffer->extents)
 		return -ENOMEM;
-	}
 	extents = (struct peerdma_extents){ .extents = buffer->extents,
 					    .room = extents.nr };
 	if (table_walk(import, &extents))
@@ -214,17 +223,14 @@ static int import_fill(struct peerdma_import *import,
 	buffer->len = import->dmabuf->size;
 
 	*reason = PEERDMA_REASON_FOREIGN_MEMORY;
-	if (peerdma_buffer_place(buffer))
-		return -EREMOTEIO;
-	*reason = PEERDMA_REASON_NONE;
-	return 0;
+	return peerdma_buffer_place(buffer) ? -EREMOTEIO : 0;
 }
 
 /* ---- attached and mapped ------------------------------------------------- */
 
 /*
- * What an exporter's refusal means to the caller of FILE_IO. ENOMEM tells
- * nothing: dma-buf's core makes it of exporters that fail without an errno.
+ * What an exporter's refusal means to our caller. ENOMEM tells nothing: dma-buf's
+ * core makes it of exporters that fail without an errno.
  */
 static int exporter_error(int error, enum peerdma_reason *reason)
 {
@@ -237,19 +243,25 @@ static int exporter_error(int error, enum peerdma_reason *reason)
 static int import_attach(struct peerdma_import *import,
 			 enum peerdma_reason *reason)
 {
+	struct device *dev = &import->importer->dev;
 	struct dma_buf_attachment *attachment;
-	bool waits = import->waits;
+	bool lasting = import->lasting;
 
+	/* With a driver that is being unbound goes peerdma_foreign_forget(). */
+	if (!dev->driver)
+		return -ENODEV;
+	if (to_pci_driver(dev->driver)->driver_managed_dma)
+		return -EBUSY;
 	*reason = PEERDMA_REASON_FOREIGN_REVOCABLE;
-	if (waits && !import->dmabuf->ops->pin && !peerdma_declining_is_heard())
+	if (lasting && !import->dmabuf->ops->pin &&
+	    !peerdma_declining_is_heard())
 		return -EREMOTEIO;
-	attachment = dma_buf_dynamic_attach(import->dmabuf, &import->drive->dev,
-					    waits ? &lasting_ops :
+	attachment = dma_buf_dynamic_attach(import->dmabuf, dev,
+					    lasting ? &lasting_ops :
 					    &revocable_ops, import);
 	/* What dma_buf_attach_revocable()'s callers answer. */
-	if (waits && attachment == ERR_PTR(-EOPNOTSUPP))
+	if (lasting && attachment == ERR_PTR(-EOPNOTSUPP))
 		return -EREMOTEIO;
-	*reason = PEERDMA_REASON_NONE;
 	if (IS_ERR(attachment))
 		return exporter_error(PTR_ERR(attachment), reason);
 	import->attachment = attachment;
@@ -270,7 +282,7 @@ static int import_map(struct peerdma_import *import,
 	dma_resv_lock(resv, NULL);
 	ret = dma_buf_pin(import->attachment);
 	import->pinned = !ret;
-	if (ret && import->waits) {
+	if (ret && import->lasting) {
 		*reason = PEERDMA_REASON_FOREIGN_REVOCABLE;
 		ret = ret == -ENODEV ? ret : -EREMOTEIO;
 		goto unlock;
@@ -303,39 +315,47 @@ void peerdma_foreign_put(struct peerdma_buffer *buffer)
 	if (buffer->provider != &foreign)
 		return;
 	import = container_of(buffer, struct peerdma_import, buffer);
-	if (!refcount_dec_and_mutex_lock(&import->sharers,
-					 &peerdma.buffers_lock))
+	if (!refcount_dec_and_test(&import->sharers))
 		return;
+	/* Until it is detached an unbinding finds it, and waits. */
+	import_detach(import);
+	mutex_lock(&peerdma.buffers_lock);
 	list_del(&import->list);
 	mutex_unlock(&peerdma.buffers_lock);
-	import_detach(import);
-	pci_dev_put(import->drive);
+	pci_dev_put(import->importer);
+	dma_buf_put(import->dmabuf);
 	kref_put(&buffer->ref, peerdma_buffer_free);
 	peerdma_count(PEERDMA_COUNT_IMPORTS, -1);
 }
 
 /* One that is in use already and has not been taken away, or NULL. */
 static struct peerdma_import *import_share(struct dma_buf *dmabuf,
-					   struct pci_dev *drive, bool waits)
+					   struct pci_dev *importer,
+					   bool lasting)
 {
 	struct peerdma_import *import, *found = NULL;
 
 	mutex_lock(&peerdma.buffers_lock);
-	list_for_each_entry(import, &peerdma.imports, list)
-		if (import->dmabuf == dmabuf && import->drive == drive &&
-		    import->waits == waits && !READ_ONCE(import->buffer.dead))
+	list_for_each_entry(import, &peerdma.imports, list) {
+		if (import->dmabuf == dmabuf && import->importer == importer &&
+		    import->lasting == lasting &&
+		    !READ_ONCE(import->buffer.dead) &&
+		    refcount_inc_not_zero(&import->sharers)) {
 			found = import;
-	if (found)
-		refcount_inc(&found->sharers);
+			break;
+		}
+	}
 	mutex_unlock(&peerdma.buffers_lock);
 	return found;
 }
 
 static struct peerdma_import *import_create(struct dma_buf *dmabuf,
-					    struct pci_dev *drive, bool waits,
+					    struct pci_dev *importer,
+					    bool lasting,
 					    enum peerdma_reason *reason)
 {
 	struct peerdma_import *import = kzalloc_obj(*import, GFP_KERNEL);
+	u64 departures = peerdma_departures();
 	int ret;
 
 	if (!import)
@@ -343,19 +363,26 @@ static struct peerdma_import *import_create(struct dma_buf *dmabuf,
 	peerdma_buffer_init(&import->buffer, &foreign, &(struct peerdma_pin){});
 	import->buffer.inode = file_inode(dmabuf->file);
 	ihold(import->buffer.inode);
+	import->buffer.read_only = !(dmabuf->file->f_mode & FMODE_WRITE);
+	import->buffer.pinned.revocable = !lasting;
 	import->dmabuf = dmabuf;
-	import->drive = pci_dev_get(drive);
-	import->waits = waits;
+	get_dma_buf(dmabuf);
+	import->importer = pci_dev_get(importer);
+	import->lasting = lasting;
 	refcount_set(&import->sharers, 1);
 	peerdma_count(PEERDMA_COUNT_IMPORTS, 1);
 	mutex_lock(&peerdma.buffers_lock);
 	list_add(&import->list, &peerdma.imports);
 	mutex_unlock(&peerdma.buffers_lock);
 
-	/* With a driver that is being unbound goes peerdma_foreign_forget(). */
-	ret = drive->dev.driver ? import_attach(import, reason) : -ENODEV;
-	if (!ret)
+	ret = import_attach(import, reason);
+	if (ret)
+		complete_all(&import->buffer.revoked);
+	else
 		ret = import_map(import, reason);
+	/* Whose memory it is was not known yet to what went meanwhile. */
+	if (!ret && departures != peerdma_departures())
+		ret = -EAGAIN;
 	if (!ret)
 		return import;
 	peerdma_foreign_put(&import->buffer);
@@ -363,44 +390,125 @@ static struct peerdma_import *import_create(struct dma_buf *dmabuf,
 }
 
 /**
- * peerdma_foreign_get - another exporter's memory as a drive reaches it
- * @dmabuf: held by the caller, until peerdma_foreign_put(); not ours
- * @drive: held by the caller
- * @waits: a transfer may wait, while it uses the memory, for a lock that others
- *	hold over page faults
+ * peerdma_foreign_get - another exporter's memory as a function reaches it
+ * @dmabuf: held by the caller; not ours
+ * @importer: held by the caller
+ * @lasting: it cannot be let go at any moment: a transfer may wait, while it uses
+ *	the memory, for a lock that others hold over page faults; or a device
+ *	goes on that nothing stops
  * @reason: out; why not, with -EREMOTEIO
  *
- * Context: process; may sleep, and takes the drive's device lock.
+ * Context: process; may sleep, and takes the function's device lock, which an
+ * unbinding may hold for as long as the caller holds something else.
  * Return: a buffer, to be given to peerdma_foreign_put(), or ERR_PTR: -EREMOTEIO,
- * -ENODEV when exporter or drive are going away, -ENOMEM.
+ * -ENODEV when exporter or function are going away, -EBUSY when the DMA API is not
+ * the function's driver's, -EINTR, -ENOMEM.
  */
 struct peerdma_buffer *peerdma_foreign_get(struct dma_buf *dmabuf,
-					   struct pci_dev *drive, bool waits,
+					   struct pci_dev *importer,
+					   bool lasting,
 					   enum peerdma_reason *reason)
 {
 	struct peerdma_import *import;
 
 	*reason = PEERDMA_REASON_NONE;
 	/* One after the other: nobody sees another one's import half made. */
-	device_lock(&drive->dev);
-	import = import_share(dmabuf, drive, waits) ?:
-		 import_create(dmabuf, drive, waits, reason);
-	device_unlock(&drive->dev);
+	if (mutex_lock_killable(&importer->dev.mutex))
+		return ERR_PTR(-EINTR);
+	do {
+		import = import_share(dmabuf, importer, lasting) ?:
+			 import_create(dmabuf, importer, lasting, reason);
+	} while (import == ERR_PTR(-EAGAIN));
+	device_unlock(&importer->dev);
+	if (import != ERR_PTR(-EREMOTEIO))
+		*reason = PEERDMA_REASON_NONE;
 	return IS_ERR(import) ? ERR_CAST(import) : &import->buffer;
+}
+
+/* Could an exporter map memory that ends at @end for this function? */
+static bool stands_in(struct pci_dev *pdev, phys_addr_t end)
+{
+	return pdev->dev.driver && pdev->is_busmaster && !pci_is_bridge(pdev) &&
+	       (peerdma_device_translated(&pdev->dev) ||
+		end - 1 <= dma_get_mask(&pdev->dev));
+}
+
+/*
+ * The memory as any function reaches it. An exporter does not say whose it is
+ * before one is attached. Then the memory's own device is preferred: the import
+ * ends with it anyway, and need not end with another one.
+ */
+static struct peerdma_buffer *foreign_find(struct dma_buf *dmabuf, bool lasting,
+					   enum peerdma_reason *reason)
+{
+	struct peerdma_buffer *found = ERR_PTR(-EREMOTEIO), *got;
+	struct pci_dev *pdev = NULL;
+	enum peerdma_reason why;
+
+	*reason = PEERDMA_REASON_FOREIGN_REFUSED;
+	while (IS_ERR(found) && found != ERR_PTR(-EINTR) &&
+	       (pdev = pci_get_device(PCI_ANY_ID, PCI_ANY_ID, pdev))) {
+		if (!stands_in(pdev, 0))
+			continue;
+		got = peerdma_foreign_get(dmabuf, pdev, lasting, &why);
+		if (got == ERR_PTR(-EBUSY))
+			continue;
+		found = got;
+		*reason = why;
+	}
+	pci_dev_put(pdev);
+	if (IS_ERR(found) || !stands_in(found->pdev, found->end))
+		return found;
+	got = peerdma_foreign_get(dmabuf, found->pdev, lasting, &why);
+	if (IS_ERR(got))
+		return found;
+	peerdma_foreign_put(found);
+	return got;
+}
+
+/**
+ * peerdma_foreign_buffer - the buffer behind a descriptor, whoever exported it
+ * @fd: any dma-buf
+ * @lasting: as for peerdma_foreign_get()
+ * @reason: out; why not, with -EREMOTEIO
+ *
+ * Context: process; may sleep.
+ * Return: the buffer, to be given to peerdma_buffer_put(), or ERR_PTR: -EBADF,
+ * -EINVAL (not a dma-buf), or what peerdma_foreign_get() says.
+ */
+struct peerdma_buffer *peerdma_foreign_buffer(int fd, bool lasting,
+					      enum peerdma_reason *reason)
+{
+	struct dma_buf *dmabuf = dma_buf_get(fd);
+	struct peerdma_buffer *buffer;
+
+	*reason = PEERDMA_REASON_NONE;
+	if (IS_ERR(dmabuf))
+		return ERR_CAST(dmabuf);
+	/* The reference to one of ours is the caller's from now on. */
+	buffer = peerdma_buffer_of(dmabuf);
+	if (buffer)
+		return buffer;
+	buffer = foreign_find(dmabuf, lasting, reason);
+	dma_buf_put(dmabuf);
+	return buffer;
 }
 
 /* ---- a device goes away -------------------------------------------------- */
 
-/* One that is attached to @pdev or is its memory, held with its dma-buf. */
+/*
+ * One that is attached to @pdev or is its memory, held with its dma-buf. One that is
+ * about to be attached is not there: the device's lock is held or its driver gone.
+ */
 static struct peerdma_import *import_of_device(const struct pci_dev *pdev)
 {
 	struct peerdma_import *import, *found = NULL;
 
 	mutex_lock(&peerdma.buffers_lock);
 	list_for_each_entry(import, &peerdma.imports, list) {
-		if ((import->drive != pdev &&
+		if ((import->importer != pdev &&
 		     READ_ONCE(import->buffer.pdev) != pdev) ||
-		    !READ_ONCE(import->attachment))
+		    completion_done(&import->buffer.revoked))
 			continue;
 		kref_get(&import->buffer.ref);
 		get_dma_buf(import->dmabuf);
@@ -413,9 +521,10 @@ static struct peerdma_import *import_of_device(const struct pci_dev *pdev)
 
 /**
  * peerdma_foreign_forget - let go what a device that goes away reads or holds
- * @pdev: a drive, or the device whose memory it is
+ * @pdev: what is attached, or the device whose memory it is
  *
- * On return nothing is attached to it. Transfers end with ENODEV.
+ * On return nothing is attached to it. Transfers end with ENODEV, and what
+ * MAP_DEVICE made reaches the memory no longer.
  *
  * Context: process, with the device's lock held.
  */
@@ -427,6 +536,7 @@ void peerdma_foreign_forget(struct pci_dev *pdev)
 		struct dma_buf *dmabuf = import->dmabuf;
 
 		import_detach(import);
+		wait_for_completion(&import->buffer.revoked);
 		kref_put(&import->buffer.ref, peerdma_buffer_free);
 		dma_buf_put(dmabuf);
 	}

@@ -37,7 +37,7 @@ struct piece {
  * struct mapping - a part of a buffer, for one device
  * @list: in peerdma_core::mappings; empty once the device has been left
  * @of_buffer: in peerdma_buffer::mappings; empty once unmapped
- * @buffer: its dma-buf is counted
+ * @buffer: counted
  * @pdev: counted
  * @start: from there in the dma-buf, on a CPU page
  * @end: to there, likewise
@@ -50,7 +50,7 @@ struct piece {
  * @nr_pieces: how many
  *
  * Owner: its descriptor's file. Unmapped by the first of the file's release, a
- * revocation of the buffer, and the coming or going of the device's driver or its
+ * revocation of the buffer or its exporter's, and the coming or going of the device's driver or its
  * removal; all but the revocation also leave the device. What changes is under
  * peerdma_core::mappings_lock. The struct dies with the file.
  */
@@ -171,7 +171,7 @@ static void mapping_free(struct mapping *mapping)
 	mapping_leave(mapping);
 	mutex_unlock(&peerdma.mappings_lock);
 
-	/* May end the pin, and so call the vendor: with no lock held. */
+	/* May end the pin, and so call vendor or exporter: with no lock held. */
 	peerdma_buffer_put(mapping->buffer);
 	pci_dev_put(mapping->pdev);
 	kvfree(mapping->pieces);
@@ -344,7 +344,9 @@ static int device_map(struct mapping *mapping, struct peerdma_map_device *arg)
 	struct pci_dev *pdev = mapping->pdev, *again;
 	int ret = -ENOENT;
 
-	device_lock(&pdev->dev);
+	/* An unbinding may wait for what the caller holds. */
+	if (mutex_lock_killable(&pdev->dev.mutex))
+		return -EINTR;
 	mutex_lock(&peerdma.mappings_lock);
 	again = peerdma_device_get(arg->device);
 	if (again == pdev)
@@ -355,37 +357,6 @@ static int device_map(struct mapping *mapping, struct peerdma_map_device *arg)
 	mutex_unlock(&peerdma.mappings_lock);
 	device_unlock(&pdev->dev);
 	return ret;
-}
-
-/*
- * A mapping that is not mapped yet, of the whole CPU pages that the range touches.
- * Consumes the reference to @buffer, also when it fails.
- */
-static struct mapping *mapping_create(struct peerdma_buffer *buffer,
-				      const struct peerdma_map_device *arg)
-{
-	u64 first = buffer->offset + arg->offset;
-	struct mapping *mapping;
-
-	mapping = kzalloc_obj(*mapping, GFP_KERNEL);
-	if (!mapping) {
-		peerdma_buffer_put(buffer);
-		return ERR_PTR(-ENOMEM);
-	}
-	INIT_LIST_HEAD(&mapping->list);
-	INIT_LIST_HEAD(&mapping->of_buffer);
-	mapping->buffer = buffer;
-	mapping->start = round_down(first, PAGE_SIZE);
-	mapping->end = round_up(first + arg->len, PAGE_SIZE);
-	mapping->read_only = arg->flags & PEERDMA_MAP_DEVICE_READ_ONLY;
-	mapping->iova.start = round_down(arg->iova, PAGE_SIZE);
-	mapping->iova.len = mapping->end - mapping->start;
-	mapping->pdev = peerdma_device_get(arg->device);
-	if (!mapping->pdev) {
-		mapping_free(mapping);
-		return ERR_PTR(-ENOENT);
-	}
-	return mapping;
 }
 
 /* What of the argument can be judged by itself. */
@@ -430,6 +401,64 @@ static int range_check(const struct peerdma_buffer *buffer,
 	    offset_in_page(arg->iova ^ (buffer->offset + arg->offset)))
 		return -EINVAL;
 	return 0;
+}
+
+/*
+ * A driver's device that no IOMMU can cut off gets nothing that its exporter may
+ * take back; which is looked at again with the device's lock held.
+ */
+static struct peerdma_buffer *memory_get(struct pci_dev *pdev,
+					 struct peerdma_map_device *arg)
+{
+	bool unstoppable = pdev && !peerdma_device_is_free(pdev) &&
+			   !peerdma_device_translated(&pdev->dev);
+	struct peerdma_buffer *buffer;
+	enum peerdma_reason reason;
+
+	buffer = peerdma_foreign_buffer(arg->buffer_fd, unstoppable, &reason);
+	arg->out_reason = reason;
+	return buffer;
+}
+
+/* Not mapped yet, of the whole CPU pages that the range touches. */
+static struct mapping *mapping_create(struct peerdma_map_device *arg)
+{
+	struct pci_dev *pdev = peerdma_device_get(arg->device);
+	struct peerdma_buffer *buffer = memory_get(pdev, arg);
+	struct mapping *mapping;
+	u64 first;
+	int ret;
+
+	ret = PTR_ERR_OR_ZERO(buffer);
+	if (ret)
+		goto put_pdev;
+	ret = range_check(buffer, arg);
+	if (!ret && !pdev)
+		ret = -ENOENT;
+	if (ret)
+		goto put_buffer;
+	mapping = kzalloc_obj(*mapping, GFP_KERNEL);
+	ret = -ENOMEM;
+	if (!mapping)
+		goto put_buffer;
+
+	INIT_LIST_HEAD(&mapping->list);
+	INIT_LIST_HEAD(&mapping->of_buffer);
+	mapping->buffer = buffer;
+	mapping->pdev = pdev;
+	first = buffer->offset + arg->offset;
+	mapping->start = round_down(first, PAGE_SIZE);
+	mapping->end = round_up(first + arg->len, PAGE_SIZE);
+	mapping->read_only = arg->flags & PEERDMA_MAP_DEVICE_READ_ONLY;
+	mapping->iova.start = round_down(arg->iova, PAGE_SIZE);
+	mapping->iova.len = mapping->end - mapping->start;
+	return mapping;
+
+put_buffer:
+	peerdma_buffer_put(buffer);
+put_pdev:
+	pci_dev_put(pdev);
+	return ERR_PTR(ret);
 }
 
 static int segment_put(const struct peerdma_map_device *arg, u32 nr,
@@ -508,7 +537,6 @@ static int mapping_publish(struct mapping *mapping, struct peerdma_call *call)
 int peerdma_map_device_ioctl(struct peerdma_call *call)
 {
 	struct peerdma_map_device *arg = &call->arg.map_device;
-	struct peerdma_buffer *buffer;
 	struct mapping *mapping;
 	int ret;
 
@@ -519,18 +547,9 @@ int peerdma_map_device_ioctl(struct peerdma_call *call)
 	arg->out_via = PEERDMA_DEVICE_NONE;
 	arg->out_translated = 0;
 
-	buffer = peerdma_buffer_get(arg->buffer_fd);
-	if (IS_ERR(buffer))
-		return PTR_ERR(buffer);
-	ret = range_check(buffer, arg);
-	if (ret) {
-		peerdma_buffer_put(buffer);
-		return ret;
-	}
-	mapping = mapping_create(buffer, arg);
+	mapping = mapping_create(arg);
 	if (IS_ERR(mapping))
 		return PTR_ERR(mapping);
-
 	ret = device_map(mapping, arg);
 	if (!ret)
 		ret = mapping_publish(mapping, call);

@@ -22,89 +22,19 @@
 
 #include "../t_counters.h"
 #include "../t_uring.h"
-#include "exporter/t_exporter.h"
 
 #define DRIVE	"/dev/disk/by-serial/peerdma0"
 #define DRIVE_1	"/dev/disk/by-serial/peerdma1"
 #define LEN	(4ull << 20)
-#define PIECE	65536
-#define PLACE	(16ull << 20)
-#define OTHER	(64ull << 20)
-#define BAR	2
 /* More than the 7 mappings of the same memory that DMA debugging counts. */
 #define TASKS	12
 #define COMMANDS	16
 #define CANARY	0xc5
 
-static int dev, drive, exporter;
-static const char *name;
-static uint32_t device;
-static unsigned char *bar;
+#include "export.h"
+
+static int dev, drive;
 static unsigned char *ram;
-
-static void find_bar(void)
-{
-	unsigned int domain, bus, slot, fn;
-	char path[PATH_MAX];
-	struct stat stat;
-	int fd;
-
-	t_need(sscanf(name, "%x:%x:%x.%x", &domain, &bus, &slot, &fn) == 4,
-	       "%s is a PCI address", name);
-	device = PEERDMA_DEVICE(domain, bus, slot, fn);
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource2_wc",
-		 name);
-	fd = open(path, O_RDWR);
-	t_need(fd >= 0 && !fstat(fd, &stat), "its memory is opened");
-	bar = mmap(NULL, stat.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-		   0);
-	t_need(bar != MAP_FAILED, "its memory is mapped");
-	close(fd);
-}
-
-static int export_len(uint32_t flags, uint64_t offset, uint64_t len)
-{
-	struct t_export export = {
-		.device = device,
-		.bar = BAR,
-		.offset = offset,
-		.len = len,
-		.flags = flags,
-	};
-
-	if (ioctl(exporter, T_EXPORT, &export))
-		t_need(false, "an export: %s", strerror(errno));
-	return export.out_fd;
-}
-
-static int export_at(uint32_t flags, uint64_t offset)
-{
-	return export_len(flags, offset, LEN);
-}
-
-static struct t_move ask(int fd)
-{
-	struct t_move move = { .fd = fd, .ask = 1 };
-
-	t_need(!ioctl(exporter, T_MOVE, &move), "the exporter answers");
-	return move;
-}
-
-static struct t_move move_to(int fd, uint64_t offset, bool revoke)
-{
-	struct t_move move = { .fd = fd, .offset = offset, .revoke = revoke };
-
-	t_need(!ioctl(exporter, T_MOVE, &move), "the exporter moves it");
-	return move;
-}
-
-/* On kernels before 7 a mapping of an exporter without pins ends with the
- * attachment.
- */
-static bool maps_when_attached(void)
-{
-	return strtol(getenv("PEERDMA_RELEASE"), NULL, 10) < 7;
-}
 
 static long long read_in(int fd, uint64_t file_offset)
 {
@@ -115,15 +45,6 @@ static void all_gone(void)
 {
 	t_is(t_counter("imports"), 0, "no import is left");
 	t_nothing_left();
-}
-
-/* Nothing holds the exporter's memory between two calls. */
-static void let_go(int fd, const char *what)
-{
-	struct t_move now = ask(fd);
-
-	t_ok(!now.out_attachments && !now.out_mappings, "%s: it is let go",
-	     what);
 }
 
 /* ---- what is refused, and why -------------------------------------------- */
@@ -278,18 +199,6 @@ static void drive_fill(uint64_t offset, uint64_t seed)
 	t_fill(ram, LEN, seed);
 	t_need(pwrite(drive, ram, LEN, offset) == (ssize_t)LEN,
 	       "the drive is filled");
-}
-
-/* As the dma-buf's bytes lie in the BAR. */
-static unsigned char *lying(uint32_t flags, uint64_t offset)
-{
-	static unsigned char bytes[LEN];
-	size_t i;
-
-	for (i = 0; i < LEN; i += PIECE)
-		memcpy(bytes + (flags & T_EXPORT_SCATTERED ? LEN - PIECE - i :
-				i), bar + offset + i, PIECE);
-	return bytes;
 }
 
 /* From the drive, where its bytes are at @from; to it, at @to. */
@@ -774,13 +683,11 @@ int main(int argc, char **argv)
 	t_tap.name = "prepare";
 	if (argc < 2)
 		return 2;
-	name = argv[1];
 	t_gpu_init();
 	dev = t_device_open();
-	exporter = t_open("/dev/t_exporter", O_RDWR);
 	drive = t_open(DRIVE, O_RDWR | O_DIRECT);
-	t_need(exporter >= 0 && drive >= 0, "exporter and drive are opened");
-	find_bar();
+	t_need(drive >= 0, "the drive is opened");
+	exporter_open(argv[1]);
 	ram = t_ram(2 * LEN);
 	if (argc == 3 && !strcmp(argv[2], "--keep"))
 		return keep();

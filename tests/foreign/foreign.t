@@ -17,19 +17,27 @@ same_bytes() {
 		"$folder/gpu1.mem"
 }
 
+# As `mapped host` has the card copy them.
+card_bytes() {
+	cmp -n 16384 -i "0:$((64 << 20))" "$folder/nvme0.img" \
+		"$folder/gpu1.mem"
+}
+
 # foreign KERNEL IOMMU
 foreign() {
-	local what="$1, IOMMU $2"
+	local what="$1, IOMMU $2" mask=0xffffffff
 
 	if [ "$1 $2" = '6.1 virtio' ]; then
 		skip "$what" "Debian's kernel 6.1 has no driver for it"
 		return
 	fi
+	[ "$2" != none ] || mask=0xffffffffffffffff
 	new_guest "$1-$2"
 	guest "$what" --kernel "$1" --iommu "$2" --gpu 2 --gpu-size 256M \
-		--nvme 2 --nvme-size 256M \
+		--nvme 2 --nvme-size 256M --edu-mask $mask \
 		--drive-opt throttling.bps-total=100000000 -- tests/foreign/guest
 	ok "$what: the host finds the bytes in the BAR" same_bytes
+	ok "$what: ... and those that the card has copied" card_bytes
 	forget
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * FILE_IO with what vfio-pci exports, and what iommufd makes of our dma-bufs.
+ * FILE_IO and MAP_DEVICE with what vfio-pci exports, and what iommufd makes of our dma-bufs.
  *
  * usage: vfio DEVICE FILE [CASE...], as root: DEVICE is the PCI address of an
  * ivshmem card that vfio-pci drives, behind an IOMMU; FILE is on a file system
@@ -14,7 +14,7 @@
 #include <pthread.h>
 #include <sys/ioctl.h>
 
-#include "../t_counters.h"
+#include "../mapdev/edu.h"
 #include "../t_transfer.h"
 
 #define DRIVE	"/dev/disk/by-serial/peerdma0"
@@ -206,6 +206,45 @@ static void test_taken_back(void)
 	close(fd);
 }
 
+/* The card's memory is turned off under another card's mapping of it. */
+static void test_mapped(void)
+{
+	struct peerdma_device_segment at;
+	struct peerdma_map_device map = {
+		.size = sizeof(map),
+		.flags = PEERDMA_MAP_DEVICE_IOVA,
+		.buffer_fd = export_piece(),
+		.len = LEN,
+		.iova = 1 << 30,
+		.segments = (uintptr_t)&at,
+		.nr_segments = 1,
+	};
+	unsigned char *want = t_ram(LEN);
+	struct edu edu;
+
+	t_need(edu_open(&edu) && edu_bind(&edu, "peerdma-stub"), "a card");
+	map.device = edu.number;
+	t_fill(bar + PLACE, LEN, 12);
+	memcpy(want, bar + PLACE, LEN);
+	t_result(ioctl(dev, PEERDMA_MAP_DEVICE, &map) ? -errno : 0, 0,
+		 "it is mapped");
+	edu_make_master(&edu);
+	edu_read(&edu, map.iova, EDU_MEMORY);
+	edu_write(&edu, map.iova + LEN / 2, EDU_MEMORY);
+	memcpy(want + LEN / 2, want, EDU_MEMORY);
+	t_same(bar + PLACE, want, LEN, "the other card has copied");
+	memory_on(false);
+	t_is(t_counter("device_maps"), 0, "without memory no mapping is left");
+	memory_on(true);
+	memset(bar + PLACE, CANARY, LEN);
+	memset(want, CANARY, LEN);
+	edu_write(&edu, map.iova, EDU_MEMORY);
+	t_same(bar + PLACE, want, LEN, "and the other card writes nothing");
+	close(map.out_fd);
+	close(map.buffer_fd);
+	munmap(want, LEN);
+}
+
 /* iommufd attaches what is no PCI device, and takes vfio-pci's dma-bufs alone. */
 static void test_iommufd(void)
 {
@@ -234,6 +273,7 @@ static const struct t_case cases[] = {
 	{ "contents", test_contents },
 	{ "regular file", test_regular_file },
 	{ "taken back", test_taken_back },
+	{ "mapped", test_mapped },
 	{ "iommufd", test_iommufd },
 };
 

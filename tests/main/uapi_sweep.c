@@ -462,16 +462,17 @@ static int foreign_dmabuf(void)
 	return fd;
 }
 
-/* Another exporter's is QUERY's and FILE_IO's, which finds no BAR behind it. */
+/* WATCH, REVOKE and PAGES are for our own; where memory is wanted, no BAR is found. */
 static void sweep_foreign(const struct verb *verb, const struct field *field,
 			  int fd)
 {
-	int want = -EOPNOTSUPP;
+	int want = -EREMOTEIO;
 
 	if (verb->nr == PEERDMA_NR_QUERY)
 		want = 0;
-	else if (verb->nr == PEERDMA_NR_FILE_IO)
-		want = -EREMOTEIO;
+	else if (verb->nr == PEERDMA_NR_WATCH ||
+		 verb->nr == PEERDMA_NR_REVOKE || verb->nr == PEERDMA_NR_PAGES)
+		want = -EOPNOTSUPP;
 	t_result(call_with(verb, field, fd, 0), want,
 		 "%s: %s is another exporter's", verb->name, field->name);
 }

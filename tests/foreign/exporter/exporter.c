@@ -64,6 +64,9 @@ static int export_attach(struct dma_buf *dmabuf,
 
 	if (export->flags & T_EXPORT_NO_ATTACH)
 		return -EPERM;
+	if (export->flags & T_EXPORT_DRIVES &&
+	    to_pci_dev(attachment->dev)->class != PCI_CLASS_STORAGE_EXPRESS)
+		return -EPERM;
 	if (!attachment->peer2peer || !attachment->importer_ops)
 		return -EOPNOTSUPP;
 	/* As vfio-pci. */

@@ -31,6 +31,8 @@
 						 * page of all, and goes on
 						 */
 
+#define T_EXPORT_DRIVES		(1u << 16)	/* for drives only */
+
 /**
  * struct t_export - make a dma-buf
  * @device: of the BAR, as PEERDMA_DEVICE()
