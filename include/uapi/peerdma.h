@@ -38,7 +38,7 @@
  * E2BIG         the struct's tail holds non-zero bytes that this module does
  *               not know
  * EOPNOTSUPP    a flag or a reserved field that this module does not know; for
- *               WATCH, REVOKE and PAGES also: a dma-buf of another exporter
+ *               WATCH and REVOKE also: a dma-buf of another exporter
  * EINVAL        a wrong value: a struct that is too short, a length of zero, an
  *               offset, length or place in memory that the file cannot do
  *               unbuffered, a descriptor that is no dma-buf
@@ -148,7 +148,8 @@ enum {
  *	such that could mean two places
  * @PEERDMA_REASON_FOREIGN_REVOCABLE: another exporter's dma-buf, the exporter
  *	may take its memory back at any moment, and what is asked for cannot let go:
- *	a mapping for a device with a driver that no IOMMU can cut off; a transfer of a regular file, which can wait for the
+ *	pages, which somebody may hold; a mapping for a device with a driver that
+ *	no IOMMU can cut off; a transfer of a regular file, which can wait for the
  *	file's lock for longer than the exporter may be kept waiting, where a block
  *	device will do
  */
@@ -670,8 +671,10 @@ struct peerdma_map_device {
  * struct peerdma_page_map - a descriptor whose mmap() is made of struct pages
  * @size: sizeof(struct peerdma_page_map)
  * @flags: PEERDMA_PAGES_*
- * @buffer_fd: the dma-buf of a pin that is not PEERDMA_PIN_REVOCABLE
- * @out_fd: the descriptor, always close-on-exec; for reading only where the pin is
+ * @buffer_fd: the dma-buf of a pin that is not PEERDMA_PIN_REVOCABLE, or another
+ *	exporter's that is not taken back at any moment
+ * @out_fd: the descriptor, always close-on-exec; for reading only where the dma-buf
+ *	is
  * @out_reason: enum peerdma_reason with EREMOTEIO, else 0
  * @out_device: the PCI function that does not reach the memory, as
  *	PEERDMA_DEVICE(); PEERDMA_DEVICE_NONE when it is not about one
@@ -689,12 +692,16 @@ struct peerdma_map_device {
  * driver's unbinding or the device's removal ends that: they make mappings answer
  * SIGBUS and wait for who holds pages.
  *
+ * Another exporter's dma-buf is attached as for MAP_DEVICE, for as long as there is a
+ * descriptor, a mapping or somebody who holds a page. The unbinding of the driver
+ * of the function that it is attached to does, and waits, as that of the GPU's.
+ *
  * Nobody can tell beforehand which device's DMA the pages will meet. So each
  * function of the machine that does DMA must be known to reach the memory, as by
  * ROUTE, or there are no pages. A function that is plugged in later is not asked.
  *
  * Sleeps. Errors: E2BIG, EOPNOTSUPP, EPERM, EBADF, EINVAL (not a dma-buf),
- * EREMOTEIO, ENODEV, ENOMEM, EMFILE, ENFILE.
+ * EREMOTEIO, ENODEV, EINTR, ENOMEM, EMFILE, ENFILE.
  */
 struct peerdma_page_map {
 	__u32 size;

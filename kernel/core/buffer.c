@@ -305,7 +305,8 @@ static int extents_walk(const struct peerdma_provider *provider,
  * peerdma_buffer_place - find the BAR that holds a buffer
  * @buffer: its extents are known; @pdev and @end are found
  *
- * All of a buffer lies in one memory BAR, or it is none of ours to move.
+ * All of a buffer lies in one memory BAR, or it is none of ours to move. One that
+ * is not prefetchable is uncached, whoever has pinned or exported it.
  * Ordinary memory that was pinned as such is the kernel's and lies anywhere.
  *
  * Return: 0 or -EOPNOTSUPP.
@@ -320,6 +321,8 @@ int peerdma_buffer_place(struct peerdma_buffer *buffer)
 	buffer->pdev = bar_owner(buffer->extents[0].phys, &bar);
 	if (!buffer->pdev)
 		return -EOPNOTSUPP;
+	if (!(bar->flags & IORESOURCE_PREFETCH))
+		buffer->pinned.caching = PEERDMA_UNCACHED;
 
 	for (i = 0; i < buffer->nr_extents; i++) {
 		const struct peerdma_extent *extent = &buffer->extents[i];

@@ -223,7 +223,8 @@ enum peerdma_end {
  *	for another exporter's.
  * @ref: of the struct; the dma-buf has one, and so has who revokes it by @list
  * @inode: of the dma-buf's file; counted, so that CPU mappings can be zapped
- *	while the file goes away
+ *	while the file goes away. Of another exporter's one with the same number,
+ *	so that nothing but page maps is zapped.
  * @list: in peerdma_core::buffers
  * @provider: who pinned; its module is held
  * @pinned: the provider's answer; not to be looked into once @dead
@@ -373,6 +374,7 @@ u64 peerdma_departures(void);
 bool peerdma_buffer_list(struct peerdma_buffer *buffer, u64 departures);
 bool peerdma_buffer_use(struct peerdma_buffer *buffer);
 void peerdma_buffer_unuse(struct peerdma_buffer *buffer);
+void peerdma_buffer_shut(struct peerdma_buffer *buffer);
 void peerdma_buffer_revoke(struct peerdma_buffer *buffer, bool unpin);
 void peerdma_buffer_revoke_work(struct work_struct *work);
 void peerdma_buffer_forget_watchers(struct peerdma_buffer *buffer);

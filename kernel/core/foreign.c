@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Other exporters' dma-bufs as memory for FILE_IO and MAP_DEVICE.
+ * Other exporters' dma-bufs as memory for FILE_IO, MAP_DEVICE and PAGES.
  *
  * What these want of an exporter is where its memory lies, since the mapping for
  * a device is the block layer's or our own. A dma-buf tells that only
@@ -11,9 +11,9 @@
  * wants it; those that come meanwhile share it, since the DMA API's debugging knows
  * seven mappings of the same memory and no more.
  *
- * A FILE_IO attaches its drive. A device that MAP_DEVICE maps for may have no
- * driver, and so no DMA API that an exporter could use, or address little; there
- * any function that has all that stands in.
+ * A FILE_IO attaches its drive. PAGES is for no device in particular, and one that
+ * MAP_DEVICE maps for may have no driver, and so no DMA API that an exporter could
+ * use, or address little; there any function that has all that stands in.
  *
  * An exporter that takes its memory back calls us with its dma_resv held, and
  * with locks of its own that its page faults want. We wait there until nothing
@@ -21,12 +21,13 @@
  * such a fault. A regular file's lock is held over faults, by write(2). So an
  * import for a regular file is one that the exporter does not take back: it is
  * pinned, and the attachment has no callback. So is one for a device that nothing
- * can stop.
+ * can stop, and for pages, which somebody may hold.
  */
 #include <linux/device.h>
 #include <linux/dma-mapping.h>
 #include <linux/dma-resv.h>
 #include <linux/iommu.h>
+#include <linux/module.h>
 #include <linux/slab.h>
 
 #include "core.h"
@@ -43,7 +44,7 @@
  * @pinned: the exporter has promised not to move it; under the dma_resv
  * @lasting: for those from whom it cannot be taken back at any moment; the others
  *	have their own
- * @sharers: transfers and mappings; none is added to none
+ * @sharers: transfers, mappings and page maps; none is added to none
  *
  * Owner: the sharers, the last one's end detaches it. Before that the exporter or
  * the unbinding of a driver may take the memory away; the struct stays.
@@ -62,10 +63,17 @@ struct peerdma_import {
 
 static_assert(!offsetof(struct peerdma_import, buffer));
 
-/* Not on the list of providers, since nothing is pinned by name. */
+/*
+ * Not on the list of providers, since nothing is pinned by name. Its imports hold
+ * this module: nothing else may, while somebody holds a page of one.
+ */
 static struct peerdma_provider foreign = {
 	.name = "foreign",
+	.owner = THIS_MODULE,
 };
+
+/* Only our own buffers' is held around dma_buf_export(), which no dma_resv is over. */
+static struct lock_class_key import_alive;
 
 /* ---- let go -------------------------------------------------------------- */
 
@@ -74,12 +82,12 @@ static void import_drain(struct peerdma_import *import)
 {
 	struct peerdma_buffer *buffer = &import->buffer;
 
-	WRITE_ONCE(buffer->dead, true);
 	if (atomic_cmpxchg(&buffer->ended, PEERDMA_END_OPEN,
-			   PEERDMA_END_REVOKE) == PEERDMA_END_OPEN)
-		peerdma_buffer_unuse(buffer);
-	wait_for_completion(&buffer->drained);
-	peerdma_mappings_revoke(buffer);
+			   PEERDMA_END_REVOKE) == PEERDMA_END_OPEN) {
+		peerdma_buffer_shut(buffer);
+		complete_all(&buffer->shut);
+	}
+	wait_for_completion(&buffer->shut);
 }
 
 static void import_unmap(struct peerdma_import *import)
@@ -349,6 +357,19 @@ static struct peerdma_import *import_share(struct dma_buf *dmabuf,
 	return found;
 }
 
+/* An address space for page maps; the exporter's own mappings are its business. */
+static int import_inode(struct peerdma_import *import)
+{
+	struct inode *of_dmabuf = file_inode(import->dmabuf->file);
+	struct inode *inode = alloc_anon_inode(of_dmabuf->i_sb);
+
+	if (IS_ERR(inode))
+		return PTR_ERR(inode);
+	inode->i_ino = of_dmabuf->i_ino;
+	import->buffer.inode = inode;
+	return 0;
+}
+
 static struct peerdma_import *import_create(struct dma_buf *dmabuf,
 					    struct pci_dev *importer,
 					    bool lasting,
@@ -360,9 +381,9 @@ static struct peerdma_import *import_create(struct dma_buf *dmabuf,
 
 	if (!import)
 		return ERR_PTR(-ENOMEM);
+	__module_get(foreign.owner);
 	peerdma_buffer_init(&import->buffer, &foreign, &(struct peerdma_pin){});
-	import->buffer.inode = file_inode(dmabuf->file);
-	ihold(import->buffer.inode);
+	lockdep_set_class(&import->buffer.alive, &import_alive);
 	import->buffer.read_only = !(dmabuf->file->f_mode & FMODE_WRITE);
 	import->buffer.pinned.revocable = !lasting;
 	import->dmabuf = dmabuf;
@@ -375,7 +396,7 @@ static struct peerdma_import *import_create(struct dma_buf *dmabuf,
 	list_add(&import->list, &peerdma.imports);
 	mutex_unlock(&peerdma.buffers_lock);
 
-	ret = import_attach(import, reason);
+	ret = import_inode(import) ?: import_attach(import, reason);
 	if (ret)
 		complete_all(&import->buffer.revoked);
 	else
@@ -394,8 +415,8 @@ static struct peerdma_import *import_create(struct dma_buf *dmabuf,
  * @dmabuf: held by the caller; not ours
  * @importer: held by the caller
  * @lasting: it cannot be let go at any moment: a transfer may wait, while it uses
- *	the memory, for a lock that others hold over page faults; or a device
- *	goes on that nothing stops
+ *	the memory, for a lock that others hold over page faults; a device goes on
+ *	that nothing stops; somebody holds pages
  * @reason: out; why not, with -EREMOTEIO
  *
  * Context: process; may sleep, and takes the function's device lock, which an
@@ -523,10 +544,10 @@ static struct peerdma_import *import_of_device(const struct pci_dev *pdev)
  * peerdma_foreign_forget - let go what a device that goes away reads or holds
  * @pdev: what is attached, or the device whose memory it is
  *
- * On return nothing is attached to it. Transfers end with ENODEV, and what
- * MAP_DEVICE made reaches the memory no longer.
+ * On return nothing is attached to it. Transfers end with ENODEV, page maps answer
+ * SIGBUS, and what MAP_DEVICE made reaches the memory no longer.
  *
- * Context: process, with the device's lock held.
+ * Context: process, with the device's lock held. Waits for who holds pages.
  */
 void peerdma_foreign_forget(struct pci_dev *pdev)
 {

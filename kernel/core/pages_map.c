@@ -27,7 +27,7 @@
 /**
  * struct page_map - the pages of a buffer, lent to user space
  * @list: in peerdma_core::page_maps
- * @buffer: its dma-buf is counted
+ * @buffer: counted
  * @write_combined: how the pages' memory is reserved, and so to be mapped
  * @closed: no descriptor and no mapping is left
  * @using: counts among the buffer's users
@@ -94,9 +94,10 @@ static void page_map_set_held(struct page_map *map, bool held)
 
 /*
  * End a page map that was closed, or its use of a revoked buffer, if nobody
- * holds a page. True when somebody does, and is to be waited for.
+ * holds a page. True when somebody does, and is to be waited for. What has ended
+ * goes to @ended.
  */
-static bool page_map_settle(struct page_map *map)
+static bool page_map_settle(struct page_map *map, struct list_head *ended)
 {
 	struct peerdma_buffer *buffer = map->buffer;
 
@@ -110,14 +111,21 @@ static bool page_map_settle(struct page_map *map)
 		map->using = false;
 		peerdma_buffer_unuse(buffer);
 	}
-	if (!map->closed)
-		return false;
-
-	list_del(&map->list);
-	kfree(map);
-	peerdma_buffer_count(buffer, PEERDMA_COUNT_PAGE_MAPS, -1);
-	peerdma_buffer_put(buffer);
+	if (map->closed)
+		list_move(&map->list, ended);
 	return false;
+}
+
+/* May call another exporter: with no lock held. */
+static void page_maps_free(struct list_head *ended)
+{
+	struct page_map *map, *next;
+
+	list_for_each_entry_safe(map, next, ended, list) {
+		peerdma_buffer_count(map->buffer, PEERDMA_COUNT_PAGE_MAPS, -1);
+		peerdma_buffer_put(map->buffer);
+		kfree(map);
+	}
 }
 
 /**
@@ -128,11 +136,13 @@ void peerdma_page_maps_poll(struct work_struct *work)
 {
 	struct page_map *map, *next;
 	bool held = false;
+	LIST_HEAD(ended);
 
 	mutex_lock(&peerdma.page_maps_lock);
 	list_for_each_entry_safe(map, next, &peerdma.page_maps, list)
-		held |= page_map_settle(map);
+		held |= page_map_settle(map, &ended);
 	mutex_unlock(&peerdma.page_maps_lock);
+	page_maps_free(&ended);
 	if (held)
 		schedule_delayed_work(&peerdma.page_maps_poll, POLL_TIME);
 }
@@ -153,12 +163,14 @@ void peerdma_page_maps_revoked(void)
 static int page_map_release(struct inode *inode, struct file *file)
 {
 	struct page_map *map = file->private_data;
+	LIST_HEAD(ended);
 	bool held;
 
 	mutex_lock(&peerdma.page_maps_lock);
 	map->closed = true;
-	held = page_map_settle(map);
+	held = page_map_settle(map, &ended);
 	mutex_unlock(&peerdma.page_maps_lock);
+	page_maps_free(&ended);
 	if (held)
 		schedule_delayed_work(&peerdma.page_maps_poll, 0);
 	return 0;
@@ -280,8 +292,8 @@ static void pages_put_in_service(const struct peerdma_buffer *buffer)
 
 /*
  * Consumes the reference to @buffer, and its use, when it succeeds. The file gets
- * the address space of the dma-buf, so that a revocation finds its mappings where
- * it finds those of the dma-buf.
+ * the buffer's address space, so that a revocation finds its mappings where it
+ * finds those of the dma-buf.
  */
 static struct file *page_map_create(struct peerdma_buffer *buffer,
 				    bool write_combined)
@@ -349,6 +361,7 @@ int peerdma_pages_ioctl(struct peerdma_call *call)
 {
 	struct peerdma_page_map *arg = &call->arg.pages;
 	struct peerdma_buffer *buffer;
+	enum peerdma_reason reason;
 	int fd, ret;
 
 	arg->out_reason = PEERDMA_REASON_NONE;
@@ -358,7 +371,9 @@ int peerdma_pages_ioctl(struct peerdma_call *call)
 	if (arg->flags && !capable(CAP_SYS_RAWIO))
 		return -EPERM;
 
-	buffer = peerdma_buffer_get(arg->buffer_fd);
+	/* A page that somebody holds cannot be taken back. */
+	buffer = peerdma_foreign_buffer(arg->buffer_fd, true, &reason);
+	arg->out_reason = reason;
 	if (IS_ERR(buffer))
 		return PTR_ERR(buffer);
 	ret = -ENODEV;

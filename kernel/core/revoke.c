@@ -96,6 +96,34 @@ static void watchers_signal(struct peerdma_buffer *buffer)
 }
 
 /**
+ * peerdma_buffer_shut - cut off all that uses a buffer's memory
+ * @buffer: @ended has been left for this
+ *
+ * On return no device of ours and no file reaches the memory, nor does the CPU by
+ * a mapping of ours, and none will. Sleeps for as long as what is in flight takes.
+ *
+ * Context: process. None of our locks is held, but perhaps a vendor's, or the
+ * dma_resv of another exporter's dma-buf.
+ */
+void peerdma_buffer_shut(struct peerdma_buffer *buffer)
+{
+	down_write(&buffer->alive);
+	WRITE_ONCE(buffer->dead, true);
+	up_write(&buffer->alive);
+
+	/* A buffer that was never exported has no inode, and no users either. */
+	if (buffer->inode) {
+		if (buffer->dmabuf)
+			importers_invalidate(buffer->dmabuf);
+		unmap_mapping_range(buffer->inode->i_mapping, 0, 0, 1);
+		peerdma_page_maps_revoked();
+	}
+	peerdma_buffer_unuse(buffer);
+	buffer_drain(buffer);
+	peerdma_mappings_revoke(buffer);
+}
+
+/**
  * peerdma_buffer_revoke - take a buffer's memory back
  * @buffer: cannot be freed while this runs: its release waits for it
  * @unpin: give the memory back to the provider too; false when it is the
@@ -124,21 +152,7 @@ void peerdma_buffer_revoke(struct peerdma_buffer *buffer, bool unpin)
 		return;
 	}
 	trace_revoke(buffer);
-
-	down_write(&buffer->alive);
-	WRITE_ONCE(buffer->dead, true);
-	up_write(&buffer->alive);
-
-	/* A buffer that was never exported has no inode, and no users either. */
-	if (buffer->inode) {
-		importers_invalidate(buffer->dmabuf);
-		unmap_mapping_range(buffer->inode->i_mapping, 0, 0, 1);
-		peerdma_page_maps_revoked();
-	}
-	peerdma_buffer_unuse(buffer);
-	buffer_drain(buffer);
-	peerdma_mappings_revoke(buffer);
-
+	peerdma_buffer_shut(buffer);
 	peerdma_buffer_end_pin(buffer);
 	complete_all(&buffer->shut);
 	if (unpin)

@@ -23,6 +23,12 @@ card_bytes() {
 		"$folder/gpu1.mem"
 }
 
+# As `paged host` has the drive read them into pages.
+paged_bytes() {
+	cmp -n $((4 << 20)) -i "0:$((96 << 20))" "$folder/nvme0.img" \
+		"$folder/gpu1.mem"
+}
+
 # foreign KERNEL IOMMU
 foreign() {
 	local what="$1, IOMMU $2" mask=0xffffffff
@@ -38,6 +44,7 @@ foreign() {
 		--drive-opt throttling.bps-total=100000000 -- tests/foreign/guest
 	ok "$what: the host finds the bytes in the BAR" same_bytes
 	ok "$what: ... and those that the card has copied" card_bytes
+	ok "$what: ... and those that the drive has read into pages" paged_bytes
 	forget
 }
 

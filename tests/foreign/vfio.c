@@ -15,7 +15,7 @@
 #include <sys/ioctl.h>
 
 #include "../mapdev/edu.h"
-#include "../t_transfer.h"
+#include "../t_pages.h"
 
 #define DRIVE	"/dev/disk/by-serial/peerdma0"
 #define LEN	(4ull << 20)
@@ -219,6 +219,7 @@ static void test_mapped(void)
 		.segments = (uintptr_t)&at,
 		.nr_segments = 1,
 	};
+	struct peerdma_page_map pages;
 	unsigned char *want = t_ram(LEN);
 	struct edu edu;
 
@@ -241,6 +242,9 @@ static void test_mapped(void)
 	edu_write(&edu, map.iova, EDU_MEMORY);
 	t_same(bar + PLACE, want, LEN, "and the other card writes nothing");
 	close(map.out_fd);
+	t_result(t_pages(dev, map.buffer_fd, 0, &pages), -EREMOTEIO, "PAGES");
+	t_is(pages.out_reason, PEERDMA_REASON_FOREIGN_REVOCABLE,
+	     "... says why not");
 	close(map.buffer_fd);
 	munmap(want, LEN);
 }

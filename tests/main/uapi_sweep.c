@@ -462,7 +462,7 @@ static int foreign_dmabuf(void)
 	return fd;
 }
 
-/* WATCH, REVOKE and PAGES are for our own; where memory is wanted, no BAR is found. */
+/* WATCH and REVOKE are for our own; where memory is wanted, no BAR is found. */
 static void sweep_foreign(const struct verb *verb, const struct field *field,
 			  int fd)
 {
@@ -470,8 +470,7 @@ static void sweep_foreign(const struct verb *verb, const struct field *field,
 
 	if (verb->nr == PEERDMA_NR_QUERY)
 		want = 0;
-	else if (verb->nr == PEERDMA_NR_WATCH ||
-		 verb->nr == PEERDMA_NR_REVOKE || verb->nr == PEERDMA_NR_PAGES)
+	else if (verb->nr == PEERDMA_NR_WATCH || verb->nr == PEERDMA_NR_REVOKE)
 		want = -EOPNOTSUPP;
 	t_result(call_with(verb, field, fd, 0), want,
 		 "%s: %s is another exporter's", verb->name, field->name);
