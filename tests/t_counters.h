@@ -92,9 +92,10 @@ static inline long long t_in_use(void)
 	return t_counter("buffers") | t_counter("pinned_bytes") |
 	       t_counter("cpu_maps") | t_counter("device_maps") |
 	       t_counter("importers") | t_counter("file_ios") |
+	       t_counter("imports") |
 	       t_counter("page_maps") | t_counter("held_page_maps") |
-	       t_gpu_counter("pinned") |
-	       t_gpu_counter("page_tables");
+	       t_gpu_counter("pinned") | t_gpu_counter("page_tables") |
+	       t_gpu_counter("dma_mappings");
 }
 
 /* To be run after each case: whatever it did, nothing stays. */
@@ -105,12 +106,14 @@ static inline void t_nothing_left(void)
 	t_note("buffers %lld, pinned_bytes %lld, cpu_maps %lld, file_ios %lld",
 	       t_counter("buffers"), t_counter("pinned_bytes"),
 	       t_counter("cpu_maps"), t_counter("file_ios"));
-	t_note("importers %lld, device_maps %lld", t_counter("importers"),
+	t_note("importers %lld, imports %lld, device_maps %lld",
+	       t_counter("importers"), t_counter("imports"),
 	       t_counter("device_maps"));
 	t_note("page_maps %lld, held_page_maps %lld", t_counter("page_maps"),
 	       t_counter("held_page_maps"));
-	t_note("simgpu: pinned %lld, page_tables %lld", t_gpu_counter("pinned"),
-	       t_gpu_counter("page_tables"));
+	t_note("simgpu: pinned %lld, page_tables %lld, dma_mappings %lld",
+	       t_gpu_counter("pinned"), t_gpu_counter("page_tables"),
+	       t_gpu_counter("dma_mappings"));
 }
 
 #endif /* T_COUNTERS_H */

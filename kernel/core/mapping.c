@@ -50,9 +50,10 @@ struct piece {
  * @nr_pieces: how many
  *
  * Owner: its descriptor's file. Unmapped by the first of the file's release, a
- * revocation of the buffer or its exporter's, and the coming or going of the device's driver or its
- * removal; all but the revocation also leave the device. What changes is under
- * peerdma_core::mappings_lock. The struct dies with the file.
+ * revocation of the buffer, its exporter's taking it back, and the coming or going
+ * of the device's driver or its removal; all but these two in the middle also leave
+ * the device. What changes is under peerdma_core::mappings_lock. The struct dies
+ * with the file.
  */
 struct mapping {
 	struct list_head list;
