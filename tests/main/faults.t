@@ -14,8 +14,9 @@ set -uo pipefail
 . tests/main/guest.sh
 
 seed=${PEERDMA_TEST_SEED-$((RANDOM * 32768 + RANDOM))}
-kills=50
-! on_debug || kills=10
+# So slow that a drive is not done before the kernel has submitted.
+kills=50 slow=$((32 << 20))
+! on_debug || kills=10 slow=$((8 << 20))
 block=4096
 # Offsets in the victim of what cannot be read, or not be written.
 bad_read=$(((1 << 20) + 3 * block)) bad_late=$((6 << 20)) bad_write=$((3 << 20))
@@ -76,7 +77,7 @@ for kernel in "${kernels[@]}"; do
 	new_guest "$kernel-slow"
 	guest "$kernel, slow drives" --kernel "$kernel" --gpu-size 128M \
 		--nvme 2 --nvme-size 64M \
-		--drive-opt throttling.bps-total=$((32 << 20)) -- \
+		--drive-opt throttling.bps-total=$slow -- \
 		tests/main/faults-guest slow "$seed" $kills
 	forget
 done
