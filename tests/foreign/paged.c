@@ -6,13 +6,12 @@
  * card that no driver has. Wants two drives, and writes over 8 MiB of drive 0.
  */
 #define _GNU_SOURCE
-#include <setjmp.h>
-#include <signal.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
 #include "../mapdev/edu.h"
 #include "../t_pages.h"
+#include "../t_touch.h"
 
 #define DRIVE	"/dev/disk/by-serial/peerdma0"
 #define LEN	(4ull << 20)
@@ -25,28 +24,6 @@
 
 static int dev, drive;
 static unsigned char *ram;
-static sigjmp_buf fault;
-
-static void on_fault(int signal)
-{
-	siglongjmp(fault, signal);
-}
-
-/* The signal that reading the byte raises, or 0. */
-static int touch(const volatile unsigned char *byte)
-{
-	struct sigaction action = { .sa_handler = on_fault }, segv, bus;
-	int got;
-
-	sigaction(SIGSEGV, &action, &segv);
-	sigaction(SIGBUS, &action, &bus);
-	got = sigsetjmp(fault, 1);
-	if (!got)
-		(void)*byte;
-	sigaction(SIGSEGV, &segv, NULL);
-	sigaction(SIGBUS, &bus, NULL);
-	return got;
-}
 
 /* ---- contents ------------------------------------------------------------ */
 
@@ -194,14 +171,14 @@ static void test_unbind(void)
 
 	close(drive);
 	stand_in(function);
-	t_is(touch(at), 0, "the mapping is used");
+	t_is(t_touch(at, false), 0, "the mapping is used");
 	t_need(!pipe(ends), "a pipe");
 	t_is(vmsplice(ends[1], &part, 1, 0), PAGE, "a page is held");
 	child = fork();
 	if (!child)
 		_exit(!!t_write_text("/sys/bus/pci/drivers/nvme/unbind",
 				     function));
-	t_ok(t_wait_for(touch(at) == SIGBUS), "%s: the CPU is cut off",
+	t_ok(t_wait_for(t_touch(at, false) == SIGBUS), "%s: the CPU is cut off",
 	     function);
 	t_is(ask(fd).out_mappings, 1, "while the page is held it waits");
 	t_ok(t_wait_for(t_counter("held_page_maps") == 1), "... and says so");
@@ -209,7 +186,7 @@ static void test_unbind(void)
 	waitpid(child, &status, 0);
 	t_is(status, 0, "then the driver goes");
 	t_is(ask(fd).out_attachments, 0, "and nothing is attached to it");
-	t_is(touch(at), SIGBUS, "the mapping stays what it is");
+	t_is(t_touch(at, false), SIGBUS, "the mapping stays what it is");
 	munmap(at, LEN);
 	close(ends[0]);
 	close(ends[1]);
@@ -217,7 +194,7 @@ static void test_unbind(void)
 	t_ok(t_wait_for((drive = t_open(DRIVE, O_RDWR | O_DIRECT)) >= 0),
 	     "the drive is back");
 	at = t_pages_map(dev, fd, LEN);
-	t_is(touch(at), 0, "and can stand in again");
+	t_is(t_touch(at, false), 0, "and can stand in again");
 	munmap(at, LEN);
 	close(fd);
 }
