@@ -27,14 +27,19 @@ struct uring_arg {
 /**
  * struct uring_io - a command in flight
  * @request: its one request
+ * @users: its completion, and its submission until that has returned: filesystems
+ *	look at kiocb and file after they have queued a request, which in a worker
+ *	may be after it has come back
  * @transfer: the ends
  * @segment: copied from the caller
  * @cmd: completed once; holds /dev/peerdma, and so this module
  *
- * Owner: the request in flight; freed in the task work that completes @cmd.
+ * Owner: its two users; the last one has it freed, in the task work that completes
+ * @cmd.
  */
 struct uring_io {
 	struct peerdma_request request;
+	refcount_t users;
 	struct peerdma_transfer transfer;
 	struct peerdma_file_segment segment;
 	struct io_uring_cmd *cmd;
@@ -56,6 +61,13 @@ static void uring_finish(struct io_uring_cmd *cmd, unsigned int issue_flags)
 
 PEERDMA_DEFINE_URING_TASK_WORK(uring_finish)
 
+static void uring_put(struct uring_io *io)
+{
+	if (refcount_dec_and_test(&io->users))
+		io_uring_cmd_complete_in_task(io->cmd,
+					      PEERDMA_URING_TASK_WORK(uring_finish));
+}
+
 static void uring_done(struct peerdma_request *request)
 {
 	struct uring_io *io = container_of(request, struct uring_io, request);
@@ -65,8 +77,7 @@ static void uring_done(struct peerdma_request *request)
 	 * the memory's use, in a revocation or in what its owner's free() does.
 	 */
 	peerdma_buffer_unuse(io->transfer.buffer);
-	io_uring_cmd_complete_in_task(io->cmd,
-				      PEERDMA_URING_TASK_WORK(uring_finish));
+	uring_put(io);
 }
 
 /* One request, not waited for. */
@@ -81,6 +92,7 @@ static int uring_submit(struct io_uring_cmd *cmd, struct peerdma_file_io *arg,
 		return -ENOMEM;
 	io->cmd = cmd;
 	io->segment = *segment;
+	refcount_set(&io->users, 2);
 
 	ret = peerdma_transfer_get(&io->transfer, arg);
 	if (ret)
@@ -97,8 +109,8 @@ static int uring_submit(struct io_uring_cmd *cmd, struct peerdma_file_io *arg,
 	io->request.done = uring_done;
 	io->request.len = io->segment.len;
 	io_uring_cmd_to_pdu(cmd, struct uring_pdu)->io = io;
-	/* The completion owns @io from here on. */
 	peerdma_request_submit(&io->request, &io->segment);
+	uring_put(io);
 	return -EIOCBQUEUED;
 
 put_transfer:

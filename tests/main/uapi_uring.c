@@ -13,6 +13,7 @@
 #include <sys/ioctl.h>
 
 #include "../t_counters.h"
+#include "../t_sysfs.h"
 #include "../t_transfer.h"
 #include "../t_uring.h"
 
@@ -397,6 +398,32 @@ static void renew(void)
 	t_gpu_write(buffer.ptr, bytes, LEN);
 }
 
+static void slow_down(const char *text)
+{
+	t_need(!t_write_text("/sys/module/t_delay/parameters/at", text),
+	       "'%s' is slow", text);
+}
+
+/*
+ * A filesystem looks at the request once more after it has queued a read and let go
+ * of its locks: in a worker perhaps after the read has come back.
+ */
+static void test_workers(void)
+{
+	struct command command;
+	int i, whole = 0;
+
+	slow_down("up_read 2");
+	for (i = 0; i < 40; i++) {
+		t_ring_put(&ring, dev, prepare(&command, T_READ, file, 0, PAGE),
+			   1)->flags |= IOSQE_ASYNC;
+		io_uring_submit(&ring);
+		whole += t_ring_take(&ring, NULL) == PAGE;
+	}
+	slow_down("-");
+	t_is(whole, i, "reads by workers");
+}
+
 static const struct t_case cases[] = {
 	{ "many commands", test_many },
 	{ "other rings", test_other_rings },
@@ -410,6 +437,7 @@ static const struct t_case cases[] = {
 	{ "closed in flight", test_closed },
 	{ "no signal", test_no_signal },
 	{ "left behind", test_left },
+	{ "by workers", test_workers },
 };
 
 int main(int argc, char **argv)
