@@ -15,6 +15,7 @@
 #error "peerdma needs Linux 6.1 or newer"
 #endif
 
+#include <linux/blkdev.h>
 #include <linux/dma-buf.h>
 #include <linux/eventfd.h>
 #include <linux/export.h>
@@ -39,6 +40,16 @@
 #ifndef kzalloc_obj
 #define kzalloc_obj(object, gfp)	kzalloc(sizeof(object), gfp)
 #endif
+
+/* GD_DEAD is set under open_mutex: since 6.4; before, the inode is unhashed. */
+static inline bool peerdma_disk_is_dead(struct gendisk *disk)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0)
+	return !disk_live(disk);
+#else
+	return test_bit(GD_DEAD, &disk->state);
+#endif
+}
 
 /* vm_flags_set: since 6.3, bc292ab00f6c; drop with 6.3. */
 #ifndef PEERDMA_HAVE_VM_FLAGS_SET

@@ -150,6 +150,8 @@ static int transfer_check(struct peerdma_transfer *transfer,
 		return -EMEDIUMTYPE;
 	}
 	arg->out_device = peerdma_device_number(drive);
+	if (IS_ERR(drive))
+		return PTR_ERR(drive);
 
 	ret = file_alignment(transfer);
 	if (ret == -EMEDIUMTYPE)

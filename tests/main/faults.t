@@ -77,7 +77,9 @@ for kernel in "${kernels[@]}"; do
 	new_guest "$kernel-slow"
 	guest "$kernel, slow drives" --kernel "$kernel" --gpu-size 128M \
 		--nvme 2 --nvme-size 64M \
-		--drive-opt throttling.bps-total=$slow -- \
+		--drive-opt throttling.bps-total=$slow \
+		--qemu -blockdev --qemu driver=null-co,node-name=idle,size=67108864 \
+		--qemu -device --qemu virtio-blk-pci,drive=idle -- \
 		tests/main/faults-guest slow "$seed" $kills
 	forget
 done
