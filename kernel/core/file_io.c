@@ -57,6 +57,7 @@ static int file_alignment(struct peerdma_transfer *transfer)
 	struct inode *inode = file_inode(transfer->file);
 	struct block_device *bdev;
 	struct kstat stat;
+	u32 block, memory;
 	int ret;
 
 	if (S_ISBLK(inode->i_mode)) {
@@ -75,9 +76,13 @@ static int file_alignment(struct peerdma_transfer *transfer)
 		}
 		bdev = inode->i_sb->s_bdev;
 	}
-	transfer->offset_align = bdev_logical_block_size(bdev);
-	transfer->memory_align = memory_alignment(bdev_dma_alignment(bdev) + 1,
-						  transfer->offset_align);
+	block = bdev_logical_block_size(bdev);
+	memory = bdev_dma_alignment(bdev) + 1;
+	transfer->offset_align = block;
+	/* A filesystem that does not say goes by fs/direct-io.c: blocks of both. */
+	transfer->memory_align = S_ISREG(inode->i_mode) ?
+					 max(memory, block) :
+					 memory_alignment(memory, block);
 	return 0;
 }
 
@@ -145,13 +150,13 @@ static int transfer_check(struct peerdma_transfer *transfer,
 	int ret;
 
 	drive = peerdma_drive_get(transfer->file, &reason);
+	if (IS_ERR(drive))
+		return PTR_ERR(drive);
 	if (!drive) {
 		arg->out_reason = reason;
 		return -EMEDIUMTYPE;
 	}
 	arg->out_device = peerdma_device_number(drive);
-	if (IS_ERR(drive))
-		return PTR_ERR(drive);
 
 	ret = file_alignment(transfer);
 	if (ret == -EMEDIUMTYPE)
@@ -533,6 +538,9 @@ static u32 requests_needed(const struct file_io *io, u32 depth)
 	u64 nr = 0;
 	u32 i;
 
+	/* A filesystem may choose the end once more before the first is there. */
+	if (io->transfer.write && io->transfer.file->f_flags & O_APPEND)
+		return 1;
 	if (!depth)
 		depth = DEPTH_DEFAULT;
 	for (i = 0; i < io->nr_segments && nr < depth; i++)
@@ -586,6 +594,28 @@ static bool segments_check(struct file_io *io)
 	return good;
 }
 
+/*
+ * A write stops at the limit of the file's size, as pwrite(2) does: a request that
+ * began behind it would be answered with SIGXFSZ.
+ */
+static void segments_limit(struct file_io *io)
+{
+	const struct peerdma_transfer *transfer = &io->transfer;
+	u64 limit = rlimit(RLIMIT_FSIZE);
+	u32 i;
+
+	if (!transfer->write || !S_ISREG(file_inode(transfer->file)->i_mode))
+		return;
+	limit = round_down(limit, transfer->offset_align);
+	for (i = 0; i < io->nr_segments; i++) {
+		struct peerdma_file_segment *segment = &io->segments[i];
+
+		if (segment->file_offset < limit)
+			segment->len = min(segment->len,
+					   limit - segment->file_offset);
+	}
+}
+
 /* Write the segments' results; the first error in their order is the call's. */
 static int file_io_results(const struct file_io *io,
 			   struct peerdma_file_io *arg)
@@ -618,6 +648,7 @@ static int file_io_segments(struct file_io *io, struct peerdma_file_io *arg)
 			   io->nr_segments * sizeof(*io->segments)))
 		return -EFAULT;
 	if (segments_check(io)) {
+		segments_limit(io);
 		if (!peerdma_buffer_use(io->transfer.buffer))
 			return -ENODEV;
 		ret = file_io_move(io, requests_needed(io, arg->depth));

@@ -273,6 +273,8 @@ static void test_limit(void)
 	signal(SIGXFSZ, on_signal);
 	t_result(move_one(T_WRITE, fd, 0, 2 * limit), limit,
 		 "a write ends at RLIMIT_FSIZE");
+	t_result(move_one(T_WRITE, fd, 0, LEN), limit,
+		 "so does one of several requests");
 	t_is(signals, 0, "... with no signal");
 	t_result(move_one(T_WRITE, fd, limit, PIECE), -EFBIG,
 		 "one begins there");

@@ -320,6 +320,15 @@ static void test_large(void)
 	t_is(pread(io.file_fd, want, LARGE, 0), LARGE, "... is read");
 	t_gpu_same(all.ptr, want, LARGE, "... right");
 	close(io.file_fd);
+
+	/* Its requests must not all find the same end. */
+	io.file_fd = t_open(path_of("large"), O_RDWR | O_DIRECT | O_APPEND);
+	t_result(t_file_io(dev, &io), 0, "it is appended");
+	t_is(segment.out_result, LARGE, "... whole");
+	memset(want, 0, LARGE);
+	t_is(pread(io.file_fd, want, LARGE, LARGE), LARGE, "... is read");
+	t_gpu_same(all.ptr, want, LARGE, "... right");
+	close(io.file_fd);
 	unlink(path_of("large"));
 	munmap(want, LARGE);
 	t_buffer_drop(&all);
