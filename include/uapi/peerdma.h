@@ -64,6 +64,7 @@
  *               with the PCI device or another one of its IOMMU group
  * EDQUOT        the user may pin no more bytes: the module's quota, or for their
  *               own memory RLIMIT_MEMLOCK
+ * EUSERS        1024 watch the buffer already
  * EDOM          device addresses beyond what the device or its IOMMU can
  *               produce, or no room left below
  * EADDRNOTAVAIL device addresses that are reserved: for interrupts, by firmware,
@@ -527,9 +528,10 @@ struct peerdma_route {
  * @buffer_fd: the dma-buf
  * @event_fd: an eventfd(2); its count goes up by one when a revocation is through,
  *	at once when it already is. The buffer holds it until it is closed; there
- *	may be several.
+ *	may be up to 1024.
  *
- * Errors: E2BIG, EOPNOTSUPP, EBADF, EINVAL (no dma-buf, no eventfd), ENOMEM.
+ * Errors: E2BIG, EOPNOTSUPP, EBADF, EINVAL (no dma-buf, no eventfd), EUSERS,
+ * ENOMEM.
  */
 struct peerdma_watch {
 	__u32 size;

@@ -253,7 +253,9 @@ enum peerdma_end {
  * @mappings: MAP_DEVICE's that reach the memory, under
  *	peerdma_core::mappings_lock
  * @watchers: list of struct watcher, under @watchers_lock
- * @watchers_lock: guards @watchers; a leaf
+ * @nr_watchers: how many, under @watchers_lock
+ * @signalled: a revocation was through and has told them, under @watchers_lock
+ * @watchers_lock: guards @watchers, @nr_watchers and @signalled; a leaf
  * @pages_lock: serialises the making of @pages
  * @pages: struct pages for the extents, made by the first FILE_IO; read without
  *	the lock by smp_load_acquire(), freed when the pin ends
@@ -299,6 +301,8 @@ struct peerdma_buffer {
 	struct list_head mappings;
 	struct list_head watchers;
 	struct mutex watchers_lock; /* guards watchers */
+	unsigned int nr_watchers;
+	bool signalled;
 	struct mutex pages_lock; /* serialises the making of pages */
 	struct peerdma_pages *pages;
 	struct pci_dev *reachable;

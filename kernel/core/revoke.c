@@ -21,6 +21,8 @@
 #include "trace.h"
 
 #define PATIENCE	(30 * HZ)
+/* Each may be anybody's, and keeps an eventfd's memory. */
+#define WATCHERS_MAX	1024
 
 /**
  * struct watcher - somebody who wants to know of a revocation
@@ -94,6 +96,7 @@ static void watchers_signal(struct peerdma_buffer *buffer)
 		eventfd_signal(watcher->event);
 	mutex_unlock(&buffer->watchers_lock);
 }
+	buffer->signalled = true;
 
 /**
  * peerdma_buffer_shut - cut off all that uses a buffer's memory
@@ -226,18 +229,25 @@ int peerdma_revoke_ioctl(struct peerdma_call *call)
 
 static int watch_add(struct peerdma_buffer *buffer, struct eventfd_ctx *event)
 {
-	struct watcher *watcher = kzalloc_obj(*watcher, GFP_KERNEL);
+	struct watcher *watcher = kzalloc_obj(*watcher, GFP_KERNEL_ACCOUNT);
+	int ret = 0;
 
 	if (!watcher)
 		return -ENOMEM;
 	watcher->event = event;
 	mutex_lock(&buffer->watchers_lock);
-	list_add_tail(&watcher->list, &buffer->watchers);
+	if (buffer->nr_watchers == WATCHERS_MAX) {
+		kfree(watcher);
+		ret = -EUSERS;
+	} else {
+		buffer->nr_watchers++;
+		list_add_tail(&watcher->list, &buffer->watchers);
+		/* One that came too late for the others' signal gets its own. */
+		if (buffer->signalled)
+			eventfd_signal(event);
+	}
 	mutex_unlock(&buffer->watchers_lock);
-	/* One that came too late for the revocation's own signal gets its own. */
-	if (READ_ONCE(buffer->dead))
-		eventfd_signal(event);
-	return 0;
+	return ret;
 }
 
 /**

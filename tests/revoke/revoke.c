@@ -301,6 +301,27 @@ static void revoke_by_hand(void)
 	t_gpu_free(rig.ptr);
 }
 
+/* Each watcher is memory that the kernel keeps, so there is an end to them. */
+static void watched_by_many(void)
+{
+	int event = eventfd(0, EFD_NONBLOCK), i;
+	uint64_t count = 0;
+	struct rig rig;
+
+	rig_open(&rig, 0);
+	/* The rig's own is the first. */
+	for (i = 1; i < 1024 && !watch(rig.pin.out_fd, event); i++)
+		;
+	t_is(i, 1024, "1024 may watch");
+	t_result(watch(rig.pin.out_fd, event), -EUSERS, "one more may not");
+	t_result(t_revoke(dev, rig.pin.out_fd), 0, "it is taken back");
+	t_ok(read(event, &count, sizeof(count)) == sizeof(count) &&
+	     count == 1023, "each is told once");
+	check_revoked(&rig);
+	rig_close(&rig);
+	t_gpu_free(rig.ptr);
+}
+
 /*
  * The task that takes the memory back is the one in which its own commands in
  * flight would be completed: it must not wait for itself.
@@ -510,6 +531,7 @@ static const struct t_case cases[] = {
 	{ "free while reading", free_while_reading },
 	{ "free while writing", free_while_writing },
 	{ "revoke by hand", revoke_by_hand },
+	{ "watched by many", watched_by_many },
 	{ "revoke under commands", revoke_under_commands },
 	{ "killed with a pin", killed_with_pin },
 };
