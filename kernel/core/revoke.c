@@ -73,7 +73,11 @@ static void buffer_drain(struct peerdma_buffer *buffer)
 {
 	if (wait_for_completion_timeout(&buffer->drained, PATIENCE))
 		return;
-	pci_warn(buffer->pdev, "peerdma: a revoked buffer is still in use\n");
+	if (buffer->pdev)
+		pci_warn(buffer->pdev,
+			 "peerdma: a revoked buffer is still in use\n");
+	else
+		pr_warn("peerdma: a revoked buffer is still in use\n");
 	while (!wait_for_completion_timeout(&buffer->drained, PATIENCE))
 		;
 }
