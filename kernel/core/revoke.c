@@ -359,7 +359,8 @@ static struct peerdma_buffer *buffer_of_device(struct pci_dev *pdev)
  * The device's driver is about to let it go: its memory is taken back while the
  * driver is still there to be given it. Called with the device's lock held. Or
  * the driver has gone, and what it let be pinned meanwhile goes too. Or the device
- * itself goes, which may have had no driver.
+ * itself goes, which may have had no driver. A driver that comes may want struct
+ * pages of its own for the BAR, or map it in its own way: idle ones of ours go.
  */
 static int device_event(struct notifier_block *block, unsigned long action,
 			void *data)
@@ -371,6 +372,10 @@ static int device_event(struct notifier_block *block, unsigned long action,
 	    action != BUS_NOTIFY_UNBOUND_DRIVER &&
 	    action != BUS_NOTIFY_DEL_DEVICE)
 		return NOTIFY_DONE;
+	if (action == BUS_NOTIFY_BIND_DRIVER) {
+		peerdma_pages_forget(pdev);
+		return NOTIFY_OK;
+	}
 
 	mutex_lock(&peerdma.buffers_lock);
 	peerdma.departures++;

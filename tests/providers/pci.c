@@ -205,13 +205,16 @@ static void test_bound(void)
 
 /* ---- what is pinned is claimed ------------------------------------------- */
 
-static int bind_spare(void)
+/* Return: 0 once the spare GPU is bound, or unbound, as @verb says. */
+static int spare_driver(const char *verb)
 {
+	char path[64];
 	char name[16];
 
 	snprintf(name, sizeof(name), "%04x:%02x:%02x.%x", spare >> 16,
 		 spare >> 8 & 0xff, spare >> 3 & 0x1f, spare & 7);
-	return tell("/sys/bus/pci/drivers/simgpu/bind", name);
+	snprintf(path, sizeof(path), "/sys/bus/pci/drivers/simgpu/%s", verb);
+	return tell(path, name);
 }
 
 static void test_claimed(void)
@@ -233,7 +236,7 @@ static void test_claimed(void)
 	t_ok(neighbour >= 0, "and so is what stands before");
 	close(neighbour);
 
-	t_ok(bind_spare(), "no driver gets the device");
+	t_ok(spare_driver("bind"), "no driver gets the device");
 	device_path(spare, "driver", path);
 	t_is(access(path, F_OK), -1, "... indeed");
 	close(fd);
@@ -459,6 +462,21 @@ static void test_registers(void)
 	t_is(io.out_reason, PEERDMA_REASON_NOT_PREFETCHABLE, "... and why");
 	munmap(at, PAGE);
 	close(fd);
+}
+
+/* It may want the BAR's struct pages for itself, or map it in its own way. */
+static void test_driver_comes(void)
+{
+	struct peerdma_file_io io;
+	int fd = pin(spare, 2, FILE_AT, LEN);
+
+	t_result(t_move(dev, T_READ, fd, drive, NULL, 0, &io), 0,
+		 "a file may go there");
+	close(fd);
+	t_ok(t_counter("page_bytes") > 0, "struct pages stay for a while");
+	t_ok(!spare_driver("bind"), "a driver comes");
+	t_is(t_counter("page_bytes"), 0, "they have gone");
+	t_ok(!spare_driver("unbind"), "the driver goes");
 }
 
 /* A device that does not answer at its addresses. */
@@ -688,6 +706,7 @@ static const struct t_case cases[] = {
 	{ "switched off", test_switched_off },
 	{ "revoked", test_revoked },
 	{ "files", test_files },
+	{ "a driver comes", test_driver_comes },
 };
 
 int main(int argc, char **argv)
