@@ -326,11 +326,12 @@ int peerdma_buffer_place(struct peerdma_buffer *buffer)
 
 	for (i = 0; i < buffer->nr_extents; i++) {
 		const struct peerdma_extent *extent = &buffer->extents[i];
-		phys_addr_t end = extent->phys + extent->len;
 
-		if (extent->phys < bar->start || end - 1 > bar->end)
+		/* Adjacent parts may together wrap where none did. */
+		if (extent->phys < bar->start || extent->phys > bar->end ||
+		    extent->len - 1 > bar->end - extent->phys)
 			return -EOPNOTSUPP;
-		buffer->end = max(buffer->end, end);
+		buffer->end = max(buffer->end, extent->phys + extent->len);
 	}
 	return 0;
 }

@@ -108,6 +108,8 @@ static phys_addr_t piece_phys(const struct export *export, u32 index)
 {
 	u32 nr = export->len / PIECE;
 
+	if (index >= nr - 2 && export->flags & T_EXPORT_AROUND)
+		return -(phys_addr_t)PIECE * (nr - 1 - index);
 	if (index == nr - 1 && export->flags & T_EXPORT_WRAP)
 		return -(phys_addr_t)PAGE_SIZE;
 	if (index == nr - 1 && export->flags & T_EXPORT_BEYOND)

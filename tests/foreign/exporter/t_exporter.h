@@ -32,6 +32,10 @@
 						 */
 
 #define T_EXPORT_DRIVES		(1u << 16)	/* for drives only */
+#define T_EXPORT_AROUND		(1u << 17)	/* raw: the last piece but one has
+						 * the last addresses of all, and
+						 * the last one the first
+						 */
 
 /**
  * struct t_export - make a dma-buf
