@@ -299,6 +299,7 @@ static int extents_walk(const struct peerdma_provider *provider,
 			return ret;
 	}
 	return 0;
+		cond_resched();
 }
 
 /**
@@ -383,16 +384,13 @@ static int buffer_fill(struct peerdma_buffer *buffer,
 	if (ret)
 		return ret;
 
-	ret = buffer_caching(buffer, pin->flags);
-	if (ret)
-		return ret;
-
 	buffer->offset = pin->addr - start;
 	buffer->len = pin->len;
 	extents_walk(provider, pinned, start - pinned->addr, window, &extents);
 	buffer->nr_extents = extents.nr;
-	buffer->extents = kvcalloc(buffer->nr_extents,
-				   sizeof(*buffer->extents), GFP_KERNEL);
+	/* More of them than kvcalloc() ever gives is for the caller to hear. */
+	buffer->extents = kvcalloc(buffer->nr_extents, sizeof(*buffer->extents),
+				   GFP_KERNEL | __GFP_NOWARN);
 	if (!buffer->extents)
 		return -ENOMEM;
 	extents = (struct peerdma_extents){
@@ -401,7 +399,10 @@ static int buffer_fill(struct peerdma_buffer *buffer,
 	};
 	ret = extents_walk(provider, pinned, start - pinned->addr, window,
 			   &extents);
-	return ret ? ret : peerdma_buffer_place(buffer);
+	if (!ret)
+		ret = peerdma_buffer_place(buffer);
+	/* Only now it is known what kind of BAR it is. */
+	return ret ? ret : buffer_caching(buffer, pin->flags);
 }
 
 /**
