@@ -395,6 +395,7 @@ int peerdma_cpu_map(struct dma_buf *dmabuf, struct vm_area_struct *vma);
 dma_addr_t peerdma_dma_map(struct device *dev, phys_addr_t phys, u64 len,
 			   enum dma_data_direction dir);
 int peerdma_device_attach(struct dma_buf *dmabuf,
+void peerdma_device_flush(struct device *dev);
 			  struct dma_buf_attachment *attachment);
 void peerdma_device_detach(struct dma_buf *dmabuf,
 			   struct dma_buf_attachment *attachment);

@@ -117,6 +117,19 @@ dma_addr_t peerdma_dma_map(struct device *dev, phys_addr_t phys, u64 len,
 	return DMA_MAPPING_ERROR;
 }
 
+/**
+ * peerdma_device_flush - make what was unmapped unreachable at once
+ * @dev: what it was mapped for
+ *
+ * The DMA API may leave what it has unmapped to the IOMMU's cache for some
+ * milliseconds, and trusts drivers to have stopped their devices.
+ */
+void peerdma_device_flush(struct device *dev)
+{
+	if (peerdma_device_translated(dev))
+		iommu_flush_iotlb_all(iommu_get_domain_for_dev(dev));
+}
+
 /* Undo the first @nr extents of a table. */
 static void unmap_extents(struct device *dev, struct sg_table *sgt,
 			  const struct peerdma_buffer *buffer, u32 nr,
@@ -283,6 +296,8 @@ unuse:
  * @attachment: as mapped
  * @sgt: consumed
  * @dir: as mapped
+ *
+ * On return an IOMMU that translates for the device blocks what it still does.
  */
 void peerdma_device_unmap(struct dma_buf_attachment *attachment,
 			  struct sg_table *sgt, enum dma_data_direction dir)
@@ -294,6 +309,7 @@ void peerdma_device_unmap(struct dma_buf_attachment *attachment,
 	else
 		unmap_extents(attachment->dev, sgt, buffer, buffer->nr_extents,
 			      dir);
+	peerdma_device_flush(attachment->dev);
 	sg_free_table(sgt);
 	kfree(sgt);
 	peerdma_buffer_count(buffer, PEERDMA_COUNT_DEVICE_MAPS, -1);

@@ -85,13 +85,7 @@ static void pieces_unmap(struct mapping *mapping, u32 nr)
 		dma_unmap_resource(dev, mapping->pieces[i].addr,
 				   mapping->pieces[i].len, direction(mapping),
 				   0);
-	/*
-	 * The DMA API may leave what it has unmapped to the IOMMU's cache for
-	 * some milliseconds, and trusts drivers to have stopped their devices.
-	 * Nobody has stopped this one.
-	 */
-	if (peerdma_device_translated(dev))
-		iommu_flush_iotlb_all(iommu_get_domain_for_dev(dev));
+	peerdma_device_flush(dev);
 }
 
 static int pieces_map(struct mapping *mapping)
