@@ -131,7 +131,9 @@ static inline struct iommu_domain *iommu_paging_domain_alloc(struct device *dev)
 {
 	struct iommu_domain *domain = iommu_domain_alloc(dev->bus);
 
-	return domain ? domain : ERR_PTR(-ENODEV);
+	if (domain)
+		return domain;
+	return ERR_PTR(device_iommu_mapped(dev) ? -ENOMEM : -ENODEV);
 }
 #endif
 

@@ -70,8 +70,11 @@ static struct peerdma_domain *domain_create(struct pci_dev *pdev,
 	}
 	ret = iommu_group_claim_dma_owner(group, domain);
 	if (ret) {
-		/* -EPERM where it has another owner, a driver's DMA API too. */
-		ret = ret == -ENOMEM ? ret : -EBUSY;
+		/*
+		 * -EPERM where it has another owner, a driver's DMA API too;
+		 * for want of memory older kernels say -EINVAL.
+		 */
+		ret = ret == -ENOMEM || ret == -EINVAL ? -ENOMEM : -EBUSY;
 		goto free_iommu_domain;
 	}
 	ret = iommu_attach_group(domain->domain, group);

@@ -273,8 +273,10 @@ static int mapping_choose(struct mapping *mapping,
 			  &path);
 	arg->out_via = path.via;
 	arg->out_translated = path.translated;
-	if (path.reason == PEERDMA_REASON_NONE && !path.translated &&
-	    (chosen || (mapping->buffer->pinned.revocable && !mapping->free)))
+	if (path.reason == PEERDMA_REASON_NONE &&
+	    ((chosen && !mapping->domain) ||
+	     (!path.translated && mapping->buffer->pinned.revocable &&
+	      !mapping->free)))
 		path.reason = PEERDMA_REASON_NO_IOMMU;
 	arg->out_reason = path.reason;
 	return path.reason == PEERDMA_REASON_NONE ? 0 : -EREMOTEIO;
