@@ -324,7 +324,8 @@ int peerdma_route_ioctl(struct peerdma_call *call)
 	if (!to)
 		goto put_from;
 
-	peerdma_path_find(from, to, memory_end(to), &path);
+	/* A function without memory has an end all the same. */
+	peerdma_path_find(from, to, max(memory_end(to), 1), &path);
 	route->out_reason = path.reason;
 	route->out_via = path.via;
 	route->out_translated = path.translated;

@@ -36,7 +36,8 @@ static u32 page_bytes(const struct nvidia_p2p_page_table *table)
 /*
  * Address and length are well-formed by now, so -EINVAL can only mean that the
  * address is not, or not all, this process's memory on a GPU; and -ENOMEM that
- * BAR1 has no room, since the tables are small.
+ * BAR1 has no room, since the tables are small. ENOTSUPP is not for user space;
+ * EIO stands for all that the driver has no errno for, a lost GPU first.
  */
 static int pin_errno(int ret)
 {
@@ -45,6 +46,10 @@ static int pin_errno(int ret)
 		return -EFAULT;
 	case -ENOMEM:
 		return -ENOBUFS;
+	case -ENOTSUPP:
+		return -EOPNOTSUPP;
+	case -EIO:
+		return -ENODEV;
 	}
 	return ret;
 }

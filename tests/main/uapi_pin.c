@@ -92,6 +92,9 @@ static void test_pin_foreign(void)
 	     "another process's memory: EFAULT");
 }
 
+/* Of include/linux/errno.h, and not for user space. */
+#define KERNEL_ENOTSUPP	524
+
 /* simgpu lets a test choose what the vendor's function answers. */
 static int pin_failing(int error)
 {
@@ -110,6 +113,9 @@ static void test_pin_vendor(void)
 	t_result(pin_failing(-EINVAL), -EFAULT, "the vendor's EINVAL");
 	t_result(pin_failing(-ENOMEM), -ENOBUFS, "the vendor's ENOMEM");
 	t_result(pin_failing(-ENODEV), -ENODEV, "the vendor's ENODEV");
+	t_result(pin_failing(-EIO), -ENODEV, "the vendor's EIO");
+	t_result(pin_failing(-KERNEL_ENOTSUPP), -EOPNOTSUPP,
+		 "the vendor's ENOTSUPP");
 	t_is(t_open_descriptors(), before, "no descriptor came of it");
 }
 
