@@ -107,9 +107,7 @@ static int edu_run_buffer(struct edu *edu, u64 offset, u32 *len, bool write)
 	int err;
 
 	dma_resv_lock(resv, NULL);
-	sgt = edu->sgt;
-	if (!sgt)
-		sgt = dma_buf_map_attachment(edu->attach, DMA_BIDIRECTIONAL);
+	sgt = edu->sgt ?: dma_buf_map_attachment(edu->attach, DMA_BIDIRECTIONAL);
 	err = PTR_ERR_OR_ZERO(sgt);
 	if (err)
 		goto unlock;
@@ -121,12 +119,14 @@ static int edu_run_buffer(struct edu *edu, u64 offset, u32 *len, bool write)
 			break;
 		offset -= sg_dma_len(sg);
 	}
+	/* Not all exporters map all of it, or heed the mask. */
+	err = -ERANGE;
+	if (!sg)
+		goto unlock;
 	addr = sg_dma_address(sg) + offset;
 	*len = min_t(u64, *len, sg_dma_len(sg) - offset);
-	/* Not all exporters heed the mask; the card drops what is above. */
-	if (addr + *len - 1 > dma_get_mask(&edu->pdev->dev))
-		err = -ERANGE;
-	else
+	/* The card drops what is above. */
+	if (addr + *len - 1 <= dma_get_mask(&edu->pdev->dev))
 		err = edu_run(edu, addr, *len, write);
 unlock:
 	dma_resv_unlock(resv);
