@@ -16,7 +16,7 @@ static inline void t_on_fault(int signal)
 	siglongjmp(t_fault, signal);
 }
 
-/* The signal that reading or writing @at raises, or 0. */
+/* The signal that reading @at, or writing it back too, raises, or 0. */
 static inline int t_touch(volatile unsigned char *at, bool write)
 {
 	struct sigaction action = { .sa_handler = t_on_fault }, segv, bus;
@@ -27,7 +27,7 @@ static inline int t_touch(volatile unsigned char *at, bool write)
 	got = sigsetjmp(t_fault, 1);
 	if (!got) {
 		if (write)
-			*at = 1;
+			*at = *at;
 		else
 			(void)*at;
 	}

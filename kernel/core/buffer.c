@@ -53,6 +53,7 @@ static void buffer_unpin(struct peerdma_buffer *buffer)
 			   PEERDMA_END_RELEASE) == PEERDMA_END_OPEN) {
 		peerdma_buffer_end_pin(buffer);
 		buffer->provider->unpin(&buffer->pinned);
+		complete_all(&buffer->revoked);
 	} else {
 		wait_for_completion(&buffer->revoked);
 	}
@@ -91,8 +92,9 @@ static void buffer_release(struct dma_buf *dmabuf)
 {
 	struct peerdma_buffer *buffer = dmabuf->priv;
 
-	buffer_unlist(buffer);
+	/* Until the memory is given back its device's departure waits for that. */
 	buffer_unpin(buffer);
+	buffer_unlist(buffer);
 	peerdma_buffer_forget_watchers(buffer);
 	peerdma_count(PEERDMA_COUNT_BUFFERS, -1);
 	kref_put(&buffer->ref, peerdma_buffer_free);
@@ -297,9 +299,9 @@ static int extents_walk(const struct peerdma_provider *provider,
 		ret = peerdma_extents_add(extents, phys + in_page, part);
 		if (ret)
 			return ret;
+		cond_resched();
 	}
 	return 0;
-		cond_resched();
 }
 
 /**
@@ -455,6 +457,7 @@ void peerdma_buffer_init(struct peerdma_buffer *buffer,
 	buffer->pinned.device = pin->device;
 	buffer->pinned.bar = pin->bar;
 	kref_init(&buffer->ref);
+	INIT_LIST_HEAD(&buffer->list);
 	init_rwsem(&buffer->alive);
 	refcount_set(&buffer->users, 1);
 	init_completion(&buffer->drained);
@@ -524,18 +527,17 @@ static struct peerdma_buffer *buffer_create(struct peerdma_provider *provider,
 	}
 	ret = buffer_export(buffer);
 	if (ret)
-		goto unlist;
+		goto unpin;
 	up_write(&buffer->alive);
 
 	/* From here on the dma-buf's release ends the buffer. */
 	peerdma_count(PEERDMA_COUNT_BUFFERS, 1);
 	return buffer;
 
-unlist:
-	buffer_unlist(buffer);
 unpin:
 	up_write(&buffer->alive);
 	buffer_unpin(buffer);
+	buffer_unlist(buffer);
 free_buffer:
 	kref_put(&buffer->ref, peerdma_buffer_free);
 	return ERR_PTR(ret);

@@ -248,7 +248,8 @@ enum peerdma_end {
  * @drained: none of these is left, and none can begin
  * @ended: enum peerdma_end
  * @shut: nothing of ours reaches the memory any more, nor will
- * @revoked: the revocation is through
+ * @revoked: the revocation, or the release that came first, is through: the
+ *	provider has its memory back
  * @revoke_work: a revocation that REVOKE has begun; holds the dma-buf
  * @mappings: MAP_DEVICE's that reach the memory, under
  *	peerdma_core::mappings_lock
@@ -300,9 +301,9 @@ struct peerdma_buffer {
 	struct work_struct revoke_work;
 	struct list_head mappings;
 	struct list_head watchers;
-	struct mutex watchers_lock; /* guards watchers */
 	unsigned int nr_watchers;
 	bool signalled;
+	struct mutex watchers_lock; /* guards watchers */
 	struct mutex pages_lock; /* serialises the making of pages */
 	struct peerdma_pages *pages;
 	struct pci_dev *reachable;
@@ -371,7 +372,7 @@ struct peerdma_buffer *peerdma_foreign_get(struct dma_buf *dmabuf,
 struct peerdma_buffer *peerdma_foreign_buffer(int fd, bool lasting,
 					      enum peerdma_reason *reason);
 void peerdma_foreign_put(struct peerdma_buffer *buffer);
-void peerdma_foreign_forget(struct pci_dev *pdev);
+void peerdma_foreign_forget(struct pci_dev *pdev, bool importer);
 
 /* revoke.c */
 u64 peerdma_departures(void);
@@ -394,8 +395,8 @@ int peerdma_cpu_map(struct dma_buf *dmabuf, struct vm_area_struct *vma);
 /* device_map.c */
 dma_addr_t peerdma_dma_map(struct device *dev, phys_addr_t phys, u64 len,
 			   enum dma_data_direction dir);
-int peerdma_device_attach(struct dma_buf *dmabuf,
 void peerdma_device_flush(struct device *dev);
+int peerdma_device_attach(struct dma_buf *dmabuf,
 			  struct dma_buf_attachment *attachment);
 void peerdma_device_detach(struct dma_buf *dmabuf,
 			   struct dma_buf_attachment *attachment);

@@ -521,13 +521,14 @@ struct peerdma_buffer *peerdma_foreign_buffer(int fd, bool lasting,
  * One that is attached to @pdev or is its memory, held with its dma-buf. One that is
  * about to be attached is not there: the device's lock is held or its driver gone.
  */
-static struct peerdma_import *import_of_device(const struct pci_dev *pdev)
+static struct peerdma_import *import_of_device(const struct pci_dev *pdev,
+					       bool importer)
 {
 	struct peerdma_import *import, *found = NULL;
 
 	mutex_lock(&peerdma.buffers_lock);
 	list_for_each_entry(import, &peerdma.imports, list) {
-		if ((import->importer != pdev &&
+		if ((!(importer && import->importer == pdev) &&
 		     READ_ONCE(import->buffer.pdev) != pdev) ||
 		    completion_done(&import->buffer.revoked))
 			continue;
@@ -543,17 +544,18 @@ static struct peerdma_import *import_of_device(const struct pci_dev *pdev)
 /**
  * peerdma_foreign_forget - let go what a device that goes away reads or holds
  * @pdev: what is attached, or the device whose memory it is
+ * @importer: false: only what is its memory
  *
  * On return nothing is attached to it. Transfers end with ENODEV, page maps answer
  * SIGBUS, and what MAP_DEVICE made reaches the memory no longer.
  *
  * Context: process, with the device's lock held. Waits for who holds pages.
  */
-void peerdma_foreign_forget(struct pci_dev *pdev)
+void peerdma_foreign_forget(struct pci_dev *pdev, bool importer)
 {
 	struct peerdma_import *import;
 
-	while ((import = import_of_device(pdev))) {
+	while ((import = import_of_device(pdev, importer))) {
 		struct dma_buf *dmabuf = import->dmabuf;
 
 		import_detach(import);

@@ -96,11 +96,11 @@ static void watchers_signal(struct peerdma_buffer *buffer)
 	struct watcher *watcher;
 
 	mutex_lock(&buffer->watchers_lock);
+	buffer->signalled = true;
 	list_for_each_entry(watcher, &buffer->watchers, list)
 		eventfd_signal(watcher->event);
 	mutex_unlock(&buffer->watchers_lock);
 }
-	buffer->signalled = true;
 
 /**
  * peerdma_buffer_shut - cut off all that uses a buffer's memory
@@ -140,7 +140,8 @@ void peerdma_buffer_shut(struct peerdma_buffer *buffer)
  * of it is left; touching one is SIGBUS. Idempotent: a second caller waits for
  * the first. The provider, when it is second, waits no longer than until that is
  * so: the first one's unpin may be waiting for the provider's callback. A buffer
- * on its way out already is left to its release.
+ * on its way out already is left to its release, which the provider does not wait
+ * for.
  *
  * Context: process; sleeps for as long as what is in flight takes. The caller may
  * hold locks of the provider's vendor, none of ours.
@@ -152,7 +153,9 @@ void peerdma_buffer_revoke(struct peerdma_buffer *buffer, bool unpin)
 	switch (atomic_cmpxchg(&buffer->ended, PEERDMA_END_OPEN,
 			       PEERDMA_END_REVOKE)) {
 	case PEERDMA_END_RELEASE:
-		return;
+		if (!unpin)
+			return;
+		fallthrough;
 	case PEERDMA_END_REVOKE:
 		while (!wait_for_completion_timeout(done, PATIENCE))
 			;
@@ -335,8 +338,9 @@ bool peerdma_buffer_list(struct peerdma_buffer *buffer, u64 departures)
 }
 
 /*
- * A buffer of @pdev that is not revoked yet, with a reference, or NULL. It goes to
- * the end of the list, so that who asks again does not pass it again.
+ * A buffer of @pdev whose pin has not ended yet, with a reference, or NULL: one that
+ * is being revoked or released by somebody else is to be waited for. It goes to the
+ * end of the list, so that who asks again does not pass it again.
  */
 static struct peerdma_buffer *buffer_of_device(struct pci_dev *pdev)
 {
@@ -344,7 +348,7 @@ static struct peerdma_buffer *buffer_of_device(struct pci_dev *pdev)
 
 	mutex_lock(&peerdma.buffers_lock);
 	list_for_each_entry(buffer, &peerdma.buffers, list) {
-		if (buffer->pdev != pdev || READ_ONCE(buffer->dead))
+		if (buffer->pdev != pdev || completion_done(&buffer->revoked))
 			continue;
 		kref_get(&buffer->ref);
 		list_move_tail(&buffer->list, &peerdma.buffers);
@@ -368,14 +372,14 @@ static int device_event(struct notifier_block *block, unsigned long action,
 	struct pci_dev *pdev = to_pci_dev(data);
 	struct peerdma_buffer *buffer;
 
-	if (action != BUS_NOTIFY_UNBIND_DRIVER &&
-	    action != BUS_NOTIFY_UNBOUND_DRIVER &&
-	    action != BUS_NOTIFY_DEL_DEVICE)
-		return NOTIFY_DONE;
 	if (action == BUS_NOTIFY_BIND_DRIVER) {
 		peerdma_pages_forget(pdev);
 		return NOTIFY_OK;
 	}
+	if (action != BUS_NOTIFY_UNBIND_DRIVER &&
+	    action != BUS_NOTIFY_UNBOUND_DRIVER &&
+	    action != BUS_NOTIFY_DEL_DEVICE)
+		return NOTIFY_DONE;
 
 	mutex_lock(&peerdma.buffers_lock);
 	peerdma.departures++;
@@ -384,7 +388,12 @@ static int device_event(struct notifier_block *block, unsigned long action,
 		peerdma_buffer_revoke(buffer, true);
 		kref_put(&buffer->ref, peerdma_buffer_free);
 	}
-	peerdma_foreign_forget(pdev);
+	/*
+	 * A driver whose device has been pulled out fails what is in flight when
+	 * it leaves, and not before: it is waited for afterwards.
+	 */
+	peerdma_foreign_forget(pdev, action != BUS_NOTIFY_UNBIND_DRIVER ||
+				     !pci_channel_offline(pdev));
 	peerdma_pages_forget(pdev);
 	return NOTIFY_OK;
 }

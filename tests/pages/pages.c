@@ -4,59 +4,31 @@
  * may have it, and who holds a page.
  *
  * usage: pages [CASE...]
- *        pages unbind        leaves the GPU without its driver
  *        pages 'no route'    on a machine whose host bridge is not known to route
  *
- * Writes over the first 4 MiB of the first drive. Wants a mapped device VALVE over
- * it, which tests/pages/guest makes.
+ * Writes over the first 4 MiB of the first drive. held.h says what else it wants.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
-#include <setjmp.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
-#include <liburing.h>
-
 #include "../t_counters.h"
 #include "../t_pages.h"
 #include "../t_pin.h"
+#include "../t_touch.h"
+#include "held.h"
 
 #define PAGE	4096u
 #define LEN	(4u << 20)
-#define DRIVE	"/dev/disk/by-serial/peerdma0"
-#define VALVE	"/dev/mapper/valve"
 #define CANARY	0xc5
 #define HOLD	"--hold"
 
-static int dev, drive, valve;
+static int dev, drive;
 static struct t_buffer buffer;
 static unsigned char *bytes, *ram;
-
-static sigjmp_buf fault;
-
-static void on_fault(int signal)
-{
-	siglongjmp(fault, signal);
-}
-
-/* The signal that writing the byte raises, or 0. */
-static int touch(volatile unsigned char *byte)
-{
-	struct sigaction action = { .sa_handler = on_fault }, segv, bus;
-	int got;
-
-	sigaction(SIGSEGV, &action, &segv);
-	sigaction(SIGBUS, &action, &bus);
-	got = sigsetjmp(fault, 1);
-	if (!got)
-		*byte = *byte;
-	sigaction(SIGSEGV, &segv, NULL);
-	sigaction(SIGBUS, &bus, NULL);
-	return got;
-}
 
 static int map_errno(int fd, size_t len, int prot, int flags, off_t offset)
 {
@@ -116,7 +88,7 @@ static void test_parts(void)
 	at = mmap(NULL, 3 * PAGE, PROT_READ, MAP_SHARED, fd, LEN - 3 * PAGE);
 	t_need(at != MAP_FAILED, "its last pages are mapped");
 	t_same(at, bytes + LEN - 3 * PAGE, 3 * PAGE, "... are those bytes");
-	t_is(touch(at), SIGSEGV, "... and not to be written");
+	t_is(t_touch(at, true), SIGSEGV, "... and not to be written");
 	munmap(at, 3 * PAGE);
 	t_result(map_errno(fd, LEN, PROT_READ, MAP_PRIVATE, 0), -EINVAL,
 		 "a private mapping");
@@ -158,7 +130,7 @@ static void test_read_only(void)
 
 static int child_touches(void *at)
 {
-	return touch(at);
+	return t_touch(at, true);
 }
 
 static int child_reads(void *at)
@@ -171,12 +143,12 @@ static void test_reshaped(void)
 	unsigned char *at = t_pages_map(dev, buffer.fd, LEN), *moved;
 
 	t_is(pwrite(drive, bytes, LEN, 0), LEN, "the drive has bytes");
-	t_is(touch(at), 0, "the mapping is used");
+	t_is(t_touch(at, true), 0, "the mapping is used");
 	t_is(t_child(child_touches, at), SIGSEGV, "a child does not inherit it");
 	t_is(mprotect(at, PAGE, PROT_READ), 0, "a page becomes read-only");
-	t_is(touch(at), SIGSEGV, "... and is");
+	t_is(t_touch(at, true), SIGSEGV, "... and is");
 	t_is(mprotect(at, PAGE, PROT_READ | PROT_WRITE), 0, "and back");
-	t_is(touch(at), 0, "... it is");
+	t_is(t_touch(at, true), 0, "... it is");
 	t_is(madvise(at, LEN, MADV_DONTNEED), 0, "MADV_DONTNEED");
 	t_same(at, bytes, LEN, "... changes nothing");
 	t_ok(mremap(at, LEN, LEN + PAGE, MREMAP_MAYMOVE) == MAP_FAILED,
@@ -197,8 +169,8 @@ static void test_reshaped(void)
 	}
 	t_gpu_same(buffer.ptr, bytes, LEN, "... what arrives");
 	munmap(moved + LEN / 2, PAGE);
-	t_is(touch(moved + LEN / 2 - PAGE), 0, "before a cut it is used");
-	t_is(touch(moved + LEN / 2 + PAGE), 0, "... and behind it");
+	t_is(t_touch(moved + LEN / 2 - PAGE, true), 0, "before a cut it is used");
+	t_is(t_touch(moved + LEN / 2 + PAGE, true), 0, "... and behind it");
 	munmap(moved, LEN);
 }
 
@@ -303,58 +275,6 @@ static void no_route(void)
 
 /* ---- who holds a page ---------------------------------------------------- */
 
-/* What is sent to a suspended mapped device waits until it is resumed. */
-static void valve_set(const char *verb)
-{
-	char command[64];
-
-	snprintf(command, sizeof(command), "dmsetup %s --nolockfs %s", verb,
-		 strrchr(VALVE, '/') + 1);
-	t_need(!system(command), "%s", command);
-}
-
-/*
- * Begin to read the drive's bytes into the mapping, which cannot end before
- * let_go(). On return the request has its pages: it and a read that ends are
- * given to the same single worker, one after the other.
- */
-static void hold(struct io_uring *ring, unsigned char *at)
-{
-	struct io_uring_sqe *sqe;
-	struct io_uring_cqe *cqe;
-	unsigned int one[2] = { 1, 1 };
-
-	t_need(!io_uring_queue_init(4, ring, 0) &&
-	       !io_uring_register_iowq_max_workers(ring, one), "a ring");
-	valve_set("suspend");
-	sqe = io_uring_get_sqe(ring);
-	io_uring_prep_read(sqe, valve, at, LEN, 0);
-	sqe->flags |= IOSQE_ASYNC;
-	sqe->user_data = 1;
-	sqe = io_uring_get_sqe(ring);
-	io_uring_prep_read(sqe, drive, ram, PAGE, 0);
-	sqe->flags |= IOSQE_ASYNC;
-	sqe->user_data = 2;
-	io_uring_submit(ring);
-	io_uring_wait_cqe(ring, &cqe);
-	t_need(cqe->user_data == 2 && cqe->res == PAGE,
-	       "a read waits for its drive");
-	io_uring_cqe_seen(ring, cqe);
-}
-
-/* What the read that hold() began says: it goes to the drive only now. */
-static long long let_go(struct io_uring *ring)
-{
-	struct io_uring_cqe *cqe;
-	long long ret;
-
-	valve_set("resume");
-	io_uring_wait_cqe(ring, &cqe);
-	ret = cqe->res;
-	io_uring_queue_exit(ring);
-	return ret;
-}
-
 /*
  * The next memory that the GPU has to give becomes somebody else's; simgpu gives
  * first what it got back last.
@@ -397,7 +317,7 @@ static void test_in_flight(void)
 	t_buffer_make(&own, dev, LEN);
 	t_gpu_set(own.ptr, 0, LEN);
 	at = t_pages_map(dev, own.fd, LEN);
-	hold(&ring, at);
+	hold(&ring, at, LEN);
 	munmap(at, LEN);
 	close(own.fd);
 	t_ok(t_wait_for(t_counter("held_page_maps") == 1),
@@ -421,7 +341,7 @@ static void test_in_flight_freed(void)
 
 	t_buffer_make(&own, dev, LEN);
 	at = t_pages_map(dev, own.fd, LEN);
-	hold(&ring, at);
+	hold(&ring, at, LEN);
 	munmap(at, LEN);
 	t_buffer_drop(&own);
 	canaries_place(canaries, NR_CANARIES);
@@ -534,7 +454,7 @@ static void test_modules(void)
 	struct io_uring ring;
 	unsigned char *at = t_pages_map(dev, buffer.fd, LEN);
 
-	hold(&ring, at);
+	hold(&ring, at, LEN);
 	close(dev);
 	close(buffer.fd);
 	t_result(module_unload("peerdma_nvidia"), -EAGAIN,
@@ -557,7 +477,7 @@ static int hold_and_die(void)
 	struct io_uring ring;
 
 	t_buffer_make(&own, dev, LEN);
-	hold(&ring, t_pages_map(dev, own.fd, LEN));
+	hold(&ring, t_pages_map(dev, own.fd, LEN), LEN);
 	fflush(stdout);
 	kill(getpid(), SIGKILL);
 	return 1;
@@ -609,10 +529,10 @@ static void test_revoked(void)
 	t_buffer_make(&own, dev, LEN);
 	fd = t_pages(dev, own.fd, 0, &arg);
 	at = mmap(NULL, LEN, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	t_is(touch(at), 0, "the mapping is used");
+	t_is(t_touch(at, true), 0, "the mapping is used");
 	t_result(t_revoke(dev, own.fd), 0,
 		 "with nobody holding it goes at once");
-	t_is(touch(at), SIGBUS, "touching it is SIGBUS");
+	t_is(t_touch(at, true), SIGBUS, "touching it is SIGBUS");
 	t_result(pread(drive, at, LEN, 0) < 0 ? -errno : 0, -EFAULT,
 		 "nothing is read into it");
 	t_result(t_pages(dev, own.fd, 0, &arg), -ENODEV, "there are no pages");
@@ -637,11 +557,11 @@ static void test_revoked_held(void)
 
 	t_buffer_make(&own, dev, LEN);
 	at = t_pages_map(dev, own.fd, LEN);
-	hold(&ring, at);
+	hold(&ring, at, LEN);
 	child = fork();
 	if (!child)
 		_exit(child_revokes(&own.fd));
-	t_ok(t_wait_for(touch(at) == SIGBUS), "the mapping is gone");
+	t_ok(t_wait_for(t_touch(at, true) == SIGBUS), "the mapping is gone");
 	t_ok(t_wait_for(t_counter("held_page_maps") == 1), "but it is held");
 	t_is(waitpid(child, &status, WNOHANG), 0, "REVOKE waits");
 	kill(child, SIGKILL);
@@ -689,46 +609,6 @@ static void test_revoked_busy(void)
 	t_buffer_drop(&own);
 }
 
-/* The GPU's driver goes while pages are held: its unbinding waits for them. */
-static int unbind(void)
-{
-	char path[] = "/sys/bus/pci/drivers/simgpu/unbind";
-	struct peerdma_query query = { .size = sizeof(query) };
-	struct io_uring ring;
-	unsigned char *at;
-	char name[16];
-	pid_t child;
-	int status;
-
-	t_tap.name = "unbind";
-	query.buffer_fd = buffer.fd;
-	t_need(!ioctl(dev, PEERDMA_QUERY, &query), "QUERY answers");
-	snprintf(name, sizeof(name), "%04x:%02x:%02x.%x",
-		 query.out_device >> 16, query.out_device >> 8 & 0xff,
-		 query.out_device >> 3 & 0x1f, query.out_device & 7);
-	at = t_pages_map(dev, buffer.fd, LEN);
-	hold(&ring, at);
-	child = fork();
-	if (!child) {
-		int fd = open(path, O_WRONLY);
-
-		_exit(write(fd, name, strlen(name)) < 0);
-	}
-	t_ok(t_wait_for(touch(at) == SIGBUS), "the mapping is gone");
-	t_ok(t_wait_for(t_counter("held_page_maps") == 1), "but it is held");
-	t_is(waitpid(child, &status, WNOHANG), 0,
-	     "the unbinding waits for who holds pages");
-	t_is(t_counter("pinned_bytes"), LEN, "they are not given back");
-	t_result(let_go(&ring), LEN, "the read ends");
-	t_is(waitpid(child, &status, 0), child, "it is unbound");
-	t_is(status, 0, "... well");
-	t_is(t_counter("pinned_bytes"), 0, "nothing is pinned");
-	t_is(t_counter("page_bytes"), 0, "no struct pages are left");
-	munmap(at, LEN);
-	close(buffer.fd);
-	return t_tap.failed != 0;
-}
-
 static void renew(void)
 {
 	t_buffer_drop(&buffer);
@@ -768,10 +648,8 @@ int main(int argc, char **argv)
 	t_tap.name = "prepare";
 	t_gpu_init();
 	dev = t_device_open();
-	drive = t_open(DRIVE, O_RDWR | O_DIRECT);
-	t_need(drive >= 0, "the drive is opened");
-	valve = t_open(VALVE, O_RDONLY | O_DIRECT);
-	t_need(valve >= 0, VALVE " is opened");
+	held_prepare();
+	drive = held.drive;
 	bytes = t_ram(LEN);
 	ram = t_ram(LEN);
 	if (argc == 2 && !strcmp(argv[1], HOLD))
@@ -779,8 +657,6 @@ int main(int argc, char **argv)
 	t_buffer_make(&buffer, dev, LEN);
 	t_fill(bytes, LEN, 3);
 	t_gpu_write(buffer.ptr, bytes, LEN);
-	if (argc == 2 && !strcmp(argv[1], "unbind"))
-		return unbind();
 	if (argc == 2 && !strcmp(argv[1], "no route"))
 		return T_RUN(route_cases, renew);
 	return T_RUN(cases, renew);
