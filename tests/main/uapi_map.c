@@ -9,11 +9,13 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <sys/ioctl.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
 #include "../t_counters.h"
 #include "../t_pages.h"
+#include "../t_pin.h"
 #include "../t_touch.h"
 
 #define PAGE	4096u
@@ -531,6 +533,44 @@ static bool reads_across(int mem, const unsigned char *at)
 	return true;
 }
 
+/* All of @bytes, in pieces that lie on two pages each. */
+static bool writes_across(int mem, const unsigned char *at)
+{
+	size_t i, len;
+
+	for (i = 0; i < LEN; i += len) {
+		len = i ? PAGE : PAGE / 2;
+		len = len < LEN - i ? len : LEN - i;
+		if (pwrite(mem, bytes + i, len, (uintptr_t)at + i) !=
+		    (ssize_t)len)
+			return false;
+	}
+	return true;
+}
+
+/* VM_DONTDUMP, as /proc/PID/smaps has it. */
+static bool left_out_of_dumps(const unsigned char *at)
+{
+	FILE *smaps = fopen("/proc/self/smaps", "r");
+	bool left_out = false;
+	char line[512];
+	uint64_t start;
+	char dash;
+
+	while (smaps && fgets(line, sizeof(line), smaps))
+		if (sscanf(line, "%" SCNx64 "%c", &start, &dash) == 2 &&
+		    dash == '-' && start == (uintptr_t)at)
+			break;
+	while (smaps && fgets(line, sizeof(line), smaps))
+		if (!strncmp(line, "VmFlags:", 8)) {
+			left_out = strstr(line, " dd ");
+			break;
+		}
+	if (smaps)
+		fclose(smaps);
+	return left_out;
+}
+
 /* ptrace and /proc/self/mem reach device memory through the mapping. */
 static void test_debugger(void)
 {
@@ -546,7 +586,69 @@ static void test_debugger(void)
 	t_same(word, bytes + PAGE + 5, sizeof(word), "... right");
 	t_is(t_touch(at + LEN / 2, false), 0, "all of it is used");
 	t_ok(reads_across(mem, at), "... and read, from one page into the next");
+	munmap(at, LEN);
+
+	at = map(buffer.fd, LEN, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+	t_fill(bytes, LEN, 13);
+	t_ok(writes_across(mem, at),
+	     "a debugger writes what was never touched, from page to page");
+	t_gpu_same(buffer.ptr, bytes, LEN, "... right");
+	t_ok(left_out_of_dumps(at), "a core dump leaves the mapping out");
+	mprotect(at, LEN, PROT_READ);
+	t_result(t_debug(at, true), -EIO, "what is for reading it leaves");
+	t_gpu_same(buffer.ptr, bytes, LEN, "... as it was");
+	t_result(t_debug(at, false), 0, "... and reads");
 	close(mem);
+	munmap(at, LEN);
+}
+
+/* Has the mapping where its parent has asked for it, and waits for him. */
+static int child_is_traced(void *at)
+{
+	if (mmap(at, LEN, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+		 buffer.fd, 0) != at || ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+		return 1;
+	raise(SIGSTOP);
+	return 0;
+}
+
+static void test_traced(void)
+{
+	const size_t place = LEN / 2 + 24, next = 65536 - 8;
+	const long word = 0x1122334455667788;
+	unsigned char *at = t_ram(LEN);
+	int status = -1;
+	pid_t child;
+	long got;
+
+	fflush(stdout);
+	child = fork();
+	if (!child)
+		_exit(child_is_traced(at));
+	t_need(waitpid(child, &status, 0) == child && WIFSTOPPED(status),
+	       "a child is traced");
+	errno = 0;
+	got = ptrace(PTRACE_PEEKDATA, child, at + place, NULL);
+	t_result(-errno, 0, "PTRACE_PEEKDATA");
+	t_same(&got, bytes + place, sizeof(got), "... gets the buffer's bytes");
+	t_is(ptrace(PTRACE_POKEDATA, child, at + place, word), 0,
+	     "PTRACE_POKEDATA");
+	t_is(ptrace(PTRACE_POKEDATA, child, at + next, ~word), 0,
+	     "... and elsewhere");
+	memcpy(bytes + place, &word, sizeof(word));
+	got = ~word;
+	memcpy(bytes + next, &got, sizeof(got));
+	t_gpu_same(buffer.ptr, bytes, LEN, "... writes them there");
+	t_result(t_revoke(dev, buffer.fd), 0, "it is revoked");
+	errno = 0;
+	ptrace(PTRACE_PEEKDATA, child, at + place, NULL);
+	t_result(-errno, -EIO, "PTRACE_PEEKDATA then");
+	t_is(ptrace(PTRACE_POKEDATA, child, at + place, 0l), -1,
+	     "PTRACE_POKEDATA then");
+	t_gpu_same(buffer.ptr, bytes, LEN, "... writes nothing");
+	t_is(ptrace(PTRACE_DETACH, child, NULL, (void *)SIGKILL), 0,
+	     "it is let go");
+	waitpid(child, NULL, 0);
 	munmap(at, LEN);
 }
 
@@ -592,6 +694,7 @@ static const struct t_case cases[] = {
 	{ "map and files", test_with_files },
 	{ "map as an argument", test_as_argument },
 	{ "map and debuggers", test_debugger },
+	{ "map and ptrace", test_traced },
 	{ "fork", test_fork },
 	{ "exec", test_exec },
 	{ "exec ends it", test_exec_ends },

@@ -328,6 +328,8 @@ static void test_revoked(void)
 	t_is(t_touch(at, true), 0, "a buffer is mapped");
 	t_result(t_revoke(dev, fd), 0, "it is revoked");
 	t_is(t_touch(at, true), SIGBUS, "its mapping is a SIGBUS");
+	t_result(t_debug(at, false), -EIO, "for a debugger EIO");
+	t_result(t_debug(at, true), -EIO, "... which does not write it, either");
 	t_is(t_touch(ram, true), 0, "the memory is as it was");
 	t_result(t_move(dev, T_READ, fd, drive, NULL, 0, &io), -ENODEV,
 		 "no file goes there");

@@ -20,6 +20,7 @@
 #include "../t_counters.h"
 #include "../t_pin.h"
 #include "../t_sysfs.h"
+#include "../t_touch.h"
 #include "../t_uring.h"
 
 #define DRIVE	"/dev/nvme0n1"
@@ -129,6 +130,8 @@ static void check_revoked(struct rig *rig)
 	     count == 1, "the watcher is told, once");
 	t_ok(touch_faults(rig->map), "the first byte of the mapping faults");
 	t_ok(touch_faults(rig->map + LEN - 1), "and so does the last");
+	t_result(t_debug(rig->map, true), -EIO, "a debugger does not write it");
+	t_result(t_debug(rig->map + LEN - 1, false), -EIO, "nor read it");
 	t_result(move(rig, 0), -ENODEV, "nothing is read into it");
 	t_result(move(rig, PEERDMA_FILE_IO_WRITE), -ENODEV,
 		 "nothing is written from it");
