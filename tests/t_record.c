@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT
+#define _GNU_SOURCE
 #include "t_record.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "t_counters.h"
 
 #define EXIT_SETUP	99
 #define BAR_INDEX	2
@@ -154,4 +159,22 @@ void t_record_close(struct t_record *record)
 {
 	close_out(record->memory);
 	free((void *)(uintptr_t)record->query.segments);
+}
+
+/**
+ * t_record_look - have the host compare while the memory is as it was recorded
+ * @out: the record's folder
+ *
+ * Return: whether it has; what it has found is for the host to say.
+ */
+bool t_record_look(const char *out)
+{
+	char path[256];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/look", out);
+	fd = open(path, O_WRONLY | O_CREAT, 0644);
+	close(fd);
+	snprintf(path, sizeof(path), "%s/looked", out);
+	return fd >= 0 && t_wait_for(!access(path, F_OK));
 }

@@ -4,12 +4,15 @@
  *
  * OUT/bar     the BAR: first address and length
  * OUT/memory  what lies where in it, as tests/main/random.c reads it
+ * OUT/look    is there when the host is to compare while the guest runs
+ * OUT/looked  is there when it has
  *
  * Needs CAP_SYS_RAWIO. As in t_gpu.h, a call that fails ends the program.
  */
 #ifndef T_RECORD_H
 #define T_RECORD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -34,5 +37,6 @@ void t_record_data(struct t_record *record, uint64_t file_offset,
 void t_record_fill(struct t_record *record, unsigned char byte,
 		   uint64_t buffer_offset, uint64_t len);
 void t_record_close(struct t_record *record);
+bool t_record_look(const char *out);
 
 #endif /* T_RECORD_H */

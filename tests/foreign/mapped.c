@@ -192,26 +192,10 @@ static void test_refused(void)
 	close(map.buffer.fd);
 }
 
-static uint64_t bar_start(void)
-{
-	char path[64], line[128] = "";
-	FILE *file;
-	int i;
-
-	pci_path(path, sizeof(path), name, "resource");
-	file = fopen(path, "r");
-	for (i = 0; file && i <= BAR; i++)
-		if (!fgets(line, sizeof(line), file))
-			break;
-	if (file)
-		fclose(file);
-	return strtoull(line, NULL, 0);
-}
-
 /* Nothing could stop the card: what may be taken back is not for it. */
 static void test_unstoppable(void)
 {
-	uint64_t bar_at = bar_start();
+	uint64_t bar_at = bar_start(name);
 	int fd = export_at(T_EXPORT_DYNAMIC, PLACE);
 	struct map map;
 	uint64_t room;

@@ -62,6 +62,29 @@ memory_is() {
 		"/host$folder/out/$1/memory" "$seed"
 }
 
+# look_when_asked NAME...: to be run beside the guest: what memory_is says of each,
+# in this order, when the guest asks for it (tests/t_record.h), or until there is
+# $folder/over; looked_well tells.
+look_when_asked() {
+	local name
+
+	for name in "$@"; do
+		until [ -e "$folder/out/$name/look" ]; do
+			[ ! -e "$folder/over" ] || return 0
+			sleep 0.2
+		done
+		if memory_is "$name" >"$folder/$name.look" 2>&1; then
+			touch "$folder/$name.well"
+		fi
+		touch "$folder/out/$name/looked"
+	done
+}
+
+looked_well() {
+	cat "$folder/$1.look"
+	[ -e "$folder/$1.well" ]
+}
+
 # What is big goes when it is no longer needed; the logs stay.
 forget() {
 	local memory

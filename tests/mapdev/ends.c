@@ -2,7 +2,9 @@
 /*
  * MAP_DEVICE: what ends a mapping, while the card is at it.
  *
- * usage: ends CASE..., as root, with QEMU's edu card and T_DRIVER its driver
+ * usage: ends CASE..., as root, with QEMU's edu card and T_DRIVER its driver; in
+ *        "gpu goes" and "gpu removed" the host is asked to compare (t_record.h), and
+ *        the process has no CUDA afterwards
  *        ends --victim PIPE
  */
 #define _GNU_SOURCE
@@ -10,6 +12,7 @@
 #include <signal.h>
 #include <sys/syscall.h>
 
+#include "../t_record.h"
 #include "map.h"
 
 #define DRIVE	"/dev/disk/by-serial/peerdma0"
@@ -17,6 +20,8 @@
 #define PIECES	16
 /* Takes every device whose driver_override says so. */
 #define ANY_DRIVER "uio_pci_generic"
+
+#define STALE	0x3a
 
 struct writer {
 	uint64_t addr;
@@ -45,12 +50,23 @@ static int rounds(struct writer *writer)
 	return __atomic_load_n(&writer->rounds, __ATOMIC_ACQUIRE);
 }
 
+/* The card can reach what is mapped, and has bytes that are no canaries. */
+static uint64_t card_ready(const struct map *map)
+{
+	uint64_t room, addr = map_addr(map, 0, &room);
+
+	t_gpu_set(map->buffer.ptr, STALE, LEN);
+	edu_make_master(&edu);
+	edu_read(&edu, addr, EDU_MEMORY);
+	return addr;
+}
+
 /* Taken back under the card's eyes, whose holder keeps all descriptors. */
 static void revoke_under(bool by_free)
 {
 	struct writer writer = { 0 };
 	unsigned char *want = t_ram(LEN);
-	uint64_t canary, room;
+	uint64_t canary;
 	pthread_t thread;
 	struct map map;
 	int before;
@@ -61,8 +77,7 @@ static void revoke_under(bool by_free)
 			      by_free ? PEERDMA_PIN_REVOCABLE : 0,
 			      &map.buffer.pin);
 	t_need(map_part(&map, 0, 0, LEN, 0) >= 0, "a buffer is mapped");
-	edu_make_master(&edu);
-	writer.addr = map_addr(&map, 0, &room);
+	writer.addr = card_ready(&map);
 	pthread_create(&thread, NULL, writer_run, &writer);
 	t_ok(t_wait_for(rounds(&writer) >= 2), "the card writes");
 
@@ -188,15 +203,13 @@ static int victim(int pipe)
 {
 	struct writer writer = { 0 };
 	struct map map;
-	uint64_t room;
 
 	t_gpu_init();
 	dev = t_device_open();
 	if (!edu_open(&edu))
 		return 1;
 	map_make(&map, 0, 0);
-	edu_make_master(&edu);
-	writer.addr = map_addr(&map, 0, &room);
+	writer.addr = card_ready(&map);
 	if (write(pipe, &writer.addr, sizeof(writer.addr)) !=
 	    sizeof(writer.addr))
 		return 1;
@@ -306,20 +319,25 @@ static void test_shared(void)
 static void test_other_driver(void)
 {
 	struct map map;
+	uint64_t addr;
 
 	t_buffer_make(&map.buffer, dev, LEN);
 	t_result(map_try(&map, PEERDMA_MAP_DEVICE_IOVA, IOVA), -EBUSY,
 		 "no chosen address for a device with a driver");
 	t_need(map_part(&map, 0, 0, LEN, 0) >= 0, "others it has");
+	addr = card_ready(&map);
 	t_ok(edu_bind(&edu, "none"), "the driver goes");
 	t_is(t_counter("device_maps"), 0, "and the mapping");
+	check_blocked(map.buffer.ptr, addr, "without it");
 	t_ok(edu_bind(&edu, driver), "the driver is back");
+	check_blocked(map.buffer.ptr, addr, "with it");
 	map_drop(&map);
 }
 
 static void test_driver_comes(void)
 {
 	struct map map;
+	uint64_t addr;
 
 	t_ok(edu_bind(&edu, "none"), "the card has no driver");
 	map_make(&map, 0, 0);
@@ -327,12 +345,16 @@ static void test_driver_comes(void)
 		t_ok(!edu_bind(&edu, ANY_DRIVER), "it is given to none");
 		t_is(t_counter("device_maps"), 1, "while it is mapped for");
 	}
+	addr = card_ready(&map);
 	t_ok(edu_bind(&edu, "peerdma-stub"), "it gets the stub");
 	t_is(t_counter("device_maps"), 0, "that ends the mapping");
+	check_blocked(map.buffer.ptr, addr, "with the stub");
 	close(map.fd);
 	t_ok(map_part(&map, 0, 0, LEN, 0) >= 0, "another one is made");
+	addr = card_ready(&map);
 	t_ok(edu_bind(&edu, "none"), "the stub goes");
 	t_is(t_counter("device_maps"), 0, "that ends the mapping, too");
+	check_blocked(map.buffer.ptr, addr, "without the stub");
 	t_ok(edu_bind(&edu, driver), "as before");
 	map_drop(&map);
 }
@@ -340,36 +362,167 @@ static void test_driver_comes(void)
 static void test_removal(void)
 {
 	struct map map;
+	uint64_t addr;
 	char path[64];
 
 	map_make(&map, 0, 0);
+	addr = card_ready(&map);
 	pci_path(path, sizeof(path), edu.name, "remove");
 	t_result(t_write_text(path, "1"), 0, "the card is taken out");
 	t_is(t_counter("device_maps"), 0, "and the mapping with it");
 	t_result(map_try(&map, 0, 0), -ENOENT, "there is no other one");
 	t_result(t_write_text("/sys/bus/pci/rescan", "1"), 0, "it is put back");
 	t_need(edu_open(&edu), "and found");
+	check_blocked(map.buffer.ptr, addr, "put back");
 	t_ok(edu_bind(&edu, driver), "as before");
-	edu_make_master(&edu);
+	check_blocked(map.buffer.ptr, addr, "with its driver");
 	map_drop(&map);
+}
+
+/* ---- the GPU goes -------------------------------------------------------- */
+
+/**
+ * struct place - where a buffer lay, for the CPU while the GPU has no driver
+ * @bar: the GPU's memory
+ * @len: bytes of it
+ * @segments: the buffer's, with addresses as they were
+ * @nr: of them
+ */
+struct place {
+	unsigned char *bar;
+	size_t len;
+	struct peerdma_segment segments[SEGMENTS];
+	uint32_t nr;
+};
+
+static void place_map(struct place *place, const char *gpu)
+{
+	struct stat stat;
+	char path[64];
+	int fd;
+
+	pci_path(path, sizeof(path), gpu, "enable");
+	t_need(!t_write_text(path, "1"), "the GPU without a driver answers");
+	t_need(bar_start(gpu) == gpu_bar, "its memory is where it was");
+	pci_path(path, sizeof(path), gpu, "resource2_wc");
+	fd = t_open(path, O_RDWR);
+	t_need(fd >= 0 && !fstat(fd, &stat), "its memory is opened");
+	place->len = stat.st_size;
+	place->bar = mmap(NULL, place->len, PROT_READ | PROT_WRITE, MAP_SHARED,
+			  fd, 0);
+	close(fd);
+	t_need(place->bar != MAP_FAILED, "... and mapped");
+}
+
+static void place_fill(const struct place *place)
+{
+	uint32_t i;
+
+	for (i = 0; i < place->nr; i++)
+		memset(place->bar + place->segments[i].addr - gpu_bar, CANARY,
+		       place->segments[i].len);
+}
+
+/* Bytes that are no canaries any more. */
+static size_t place_wrong(const struct place *place)
+{
+	size_t at, wrong = 0;
+	uint32_t i;
+
+	for (i = 0; i < place->nr; i++) {
+		const struct peerdma_segment *segment = &place->segments[i];
+
+		for (at = 0; at < segment->len; at++)
+			wrong += place->bar[segment->addr - gpu_bar + at] !=
+				 CANARY;
+	}
+	return wrong;
+}
+
+/* The driver goes, or the device, which comes back without a driver. */
+static void gpu_leave(const char *gpu, bool removed)
+{
+	char path[64];
+
+	t_write_text("/sys/bus/pci/drivers_autoprobe", "0");
+	if (removed)
+		pci_path(path, sizeof(path), gpu, "remove");
+	t_result(removed ? t_write_text(path, "1") :
+			   t_write_text("/sys/bus/pci/drivers/simgpu/unbind",
+					gpu), 0, "the GPU goes");
+	t_is(t_counter("device_maps"), 0, "the mapping goes with the GPU");
+	t_is(t_counter("pinned_bytes"), 0, "and the pin");
+	if (removed)
+		t_result(t_write_text("/sys/bus/pci/rescan", "1"), 0,
+			 "the GPU is put back");
+}
+
+static void gpu_return(const char *gpu)
+{
+	char path[64];
+
+	pci_path(path, sizeof(path), gpu, "enable");
+	t_write_text(path, "0");
+	t_write_text("/sys/bus/pci/drivers_autoprobe", "1");
+	t_write_text("/sys/bus/pci/drivers/simgpu/bind", gpu);
+	pci_path(path, sizeof(path), gpu, "driver");
+	t_result(access(path, F_OK), 0, "the GPU is back");
+}
+
+static void place_record(struct place *place, const char *out, int buffer)
+{
+	struct t_record record;
+
+	mkdir(out, 0755);
+	t_record_open(&record, out, dev, buffer);
+	t_record_fill(&record, CANARY, 0, LEN);
+	t_record_close(&record);
+	place->nr = gpu_segments(buffer, place->segments);
+}
+
+/* Under a card that goes on writing, whose holder keeps all descriptors. */
+static void gpu_goes(const char *out, bool removed)
+{
+	struct writer writer = { 0 };
+	struct place place;
+	pthread_t thread;
+	uint32_t number;
+	struct map map;
+	char gpu[16];
+	int before;
+
+	map_make(&map, 0, 0);
+	t_need(pci_find("device", 0x1110, gpu, &number), "the GPU is found");
+	place_record(&place, out, map.buffer.fd);
+	writer.addr = card_ready(&map);
+	pthread_create(&thread, NULL, writer_run, &writer);
+	t_ok(t_wait_for(rounds(&writer) >= 2), "the card writes");
+	gpu_leave(gpu, removed);
+	place_map(&place, gpu);
+	place_fill(&place);
+	before = rounds(&writer);
+	t_ok(t_wait_for(rounds(&writer) >= before + 3), "the card goes on");
+	t_is(place_wrong(&place), 0, "the memory is untouched");
+	t_ok(t_record_look(out), "the host has looked");
+	__atomic_store_n(&writer.stop, true, __ATOMIC_RELEASE);
+	pthread_join(thread, NULL);
+	t_ok(edu_is_master(&edu), "the card is still a master");
+	close(map.fd);
+	close(map.buffer.fd);
+	edu_write(&edu, writer.addr, EDU_MEMORY);
+	t_is(place_wrong(&place), 0, "closed: the card's write is blocked");
+	munmap(place.bar, place.len);
+	gpu_return(gpu);
 }
 
 static void test_gpu_goes(void)
 {
-	struct map map;
-	char name[16], path[64];
-	uint32_t number;
+	gpu_goes("/out/gpu-goes", false);
+}
 
-	map_make(&map, 0, 0);
-	t_need(pci_find("device", 0x1110, name, &number), "the GPU is found");
-	t_write_text("/sys/bus/pci/drivers/simgpu/unbind", name);
-	t_is(t_counter("device_maps"), 0, "the mapping goes with the GPU");
-	t_is(t_counter("pinned_bytes"), 0, "and the pin");
-	t_write_text("/sys/bus/pci/drivers/simgpu/bind", name);
-	pci_path(path, sizeof(path), name, "driver");
-	t_result(access(path, F_OK), 0, "the GPU is back");
-	close(map.fd);
-	close(map.buffer.fd);
+static void test_gpu_removed(void)
+{
+	gpu_goes("/out/gpu-removed", true);
 }
 
 static const struct t_case cases[] = {
@@ -381,6 +534,7 @@ static const struct t_case cases[] = {
 	{ "other driver", test_other_driver },
 	{ "driver comes", test_driver_comes },
 	{ "gpu goes", test_gpu_goes },
+	{ "gpu removed", test_gpu_removed },
 	{ "removal", test_removal },
 };
 

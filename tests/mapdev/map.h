@@ -208,15 +208,30 @@ static inline void check_blocked(uint64_t ptr, uint64_t addr, const char *what)
 	munmap(want, LEN);
 }
 
+/* Where a function's BAR 2 is. */
+static inline uint64_t bar_start(const char *name)
+{
+	char path[64], line[128] = "";
+	FILE *file;
+	int i;
+
+	pci_path(path, sizeof(path), name, "resource");
+	file = fopen(path, "r");
+	for (i = 0; file && i < 3; i++)
+		if (!fgets(line, sizeof(line), file))
+			break;
+	if (file)
+		fclose(file);
+	return strtoull(line, NULL, 0);
+}
+
 /* T_DRIVER gets the card. */
 static inline void map_prepare(void)
 {
 	struct peerdma_segment physical[SEGMENTS];
-	char name[16], path[64], line[128] = "";
 	struct t_buffer any;
+	char name[16];
 	uint32_t gpu;
-	FILE *file;
-	int i;
 
 	driver = getenv("T_DRIVER");
 	t_tap.name = "prepare";
@@ -227,12 +242,7 @@ static inline void map_prepare(void)
 	t_need(edu_open(&edu), "the card is found");
 	t_need(edu_bind(&edu, driver), "its driver is %s", driver);
 	t_need(pci_find("device", 0x1110, name, &gpu), "the GPU is found");
-	pci_path(path, sizeof(path), name, "resource");
-	file = fopen(path, "r");
-	for (i = 0; file && i < 3; i++)
-		if (!fgets(line, sizeof(line), file))
-			break;
-	gpu_bar = strtoull(line, NULL, 0);
+	gpu_bar = bar_start(name);
 	t_buffer_make(&any, dev, LEN);
 	gpu_segments(any.fd, physical);
 	t_need(gpu_bar && physical[0].addr >= gpu_bar, "the GPU's BAR is known");

@@ -12,8 +12,8 @@
  * so that what a revocation does not wait for comes when the canaries are there.
  *
  * usage: together OUT [END]...; wants the edu card with examples/edu's driver,
- * t_importer.ko and the raw drives peerdma0 and peerdma1. When OUT/END/look appears
- * the host is to look at the memory, and to make OUT/END/looked then.
+ * t_importer.ko and the raw drives peerdma0 and peerdma1. The host is to look at the
+ * memory when OUT/END asks for it (t_record.h).
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -391,19 +391,6 @@ static void gpu_back(const char *name)
 	t_need(t_wait_for(gpu_find()), "there is a GPU");
 }
 
-/* The host compares, while the memory is still its next owner's. */
-static bool host_looks(const char *out)
-{
-	char path[128];
-	int fd;
-
-	snprintf(path, sizeof(path), "%s/look", out);
-	fd = open(path, O_WRONLY | O_CREAT, 0644);
-	close(fd);
-	snprintf(path, sizeof(path), "%s/looked", out);
-	return fd >= 0 && t_wait_for(!access(path, F_OK));
-}
-
 /*
  * Somebody else, who has been waiting for it, gets all memory and fills it with
  * canaries, while the users go on trying; his bytes must stay what they are. What
@@ -436,7 +423,7 @@ static int be_next(const char *out, int socket)
 		}
 	t_note("somebody else has %zu MiB", sum >> 20);
 	t_sleep_ms(2000);
-	t_ok(host_looks(out), "the host has looked");
+	t_ok(t_record_look(out), "the host has looked");
 	while (nr--)
 		for (at = 0; at < parts[nr].len; at += CHUNK) {
 			t_gpu_read(got, parts[nr].ptr + at, CHUNK);

@@ -18,30 +18,9 @@ ends=(taken-back freed killed unbind remove)
 speed=16000000
 ! on_debug || speed=2000000
 
-# Whenever the guest asks, in its order.
-look() {
-	local name
-
-	for name in "${ends[@]}"; do
-		until [ -e "$folder/out/$name/look" ]; do
-			[ ! -e "$folder/over" ] || return
-			sleep 0.2
-		done
-		if memory_is "$name" >"$folder/$name.look" 2>&1; then
-			touch "$folder/$name.well"
-		fi
-		touch "$folder/out/$name/looked"
-	done
-}
-
-looked_well() {
-	cat "$folder/$1.look"
-	[ -e "$folder/$1.well" ]
-}
-
 for kernel in "${kernels[@]}"; do
 	new_guest "$kernel"
-	look &
+	look_when_asked "${ends[@]}" &
 	looker=$!
 	guest "$kernel" --kernel "$kernel" --iommu intel --gpu-size 64M \
 		--nvme 2 --nvme-size 64M --drive-opt throttling.bps-total=$speed \
