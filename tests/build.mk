@@ -32,14 +32,16 @@ $(O)/tests/queue/queue: private TEST_LIBS += -L$(SIM_CUDA_DIR) -lcuda
 $(O)/tests/queue/queue: private CPPFLAGS += -Isim/cuda
 $(O)/tests/queue/queue: $(SIM_CUDA)
 
-# What an ioctl of the header without a row in the sweep stops the build with.
+# What an ioctl of the header without a row in the sweep, or in the table of what
+# fails, stops the build with.
 UAPI_LIST := $(O)/tests/main/uapi_list.h
 $(UAPI_LIST): tests/main/uapi_list.awk include/uapi/peerdma.h
 	$(call say,GEN,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)awk -f $^ >$@
-$(O)/tests/main/uapi_sweep: $(UAPI_LIST)
-$(O)/tests/main/uapi_sweep: private CPPFLAGS += -I$(O)/tests/main
+UAPI_LISTED := $(O)/tests/main/uapi_sweep $(O)/tests/failnth/failnth
+$(UAPI_LISTED): $(UAPI_LIST)
+$(UAPI_LISTED): private CPPFLAGS += -I$(O)/tests/main
 
 -include $(TEST_SHARED:.o=.d) $(TEST_PROGRAMS:=.d)
 -include tests/lib/build.mk tests/cli/build.mk tests/fuzz/lib/build.mk

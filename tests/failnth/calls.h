@@ -30,6 +30,8 @@
 #define FAR		((void *)0x200000000000)
 #define DRIVE		"/dev/disk/by-serial/peerdma0"
 #define SEGMENTS	16
+/* The parts of a buffer and of a file that transfers reach. */
+#define REACH		(GPU_PAGE + PAGE)
 
 static int dev, drive, file, event, exporter, memory_fd;
 static uint32_t gpu, spare, card, drive_number;
@@ -39,6 +41,9 @@ static unsigned char *own;
 /* What a try works with, made before and undone after it. */
 static struct t_buffer buffer;
 static int made = -1, other = -1;
+/* Where the CPU finds the buffer's bytes, if not by CUDA. */
+static unsigned char *memory;
+static size_t memory_len;
 static unsigned char *at = MAP_FAILED;
 static struct io_uring ring;
 
@@ -177,6 +182,8 @@ static void make_user_pin(void)
 	NEED(!call_pin_user(), "a pin of host memory");
 	buffer.fd = made;
 	made = -1;
+	memory = own;
+	memory_len = OWN;
 }
 
 /* What was made of a buffer goes before it. */
@@ -185,6 +192,7 @@ static void drop_pin(void)
 	forget(&made);
 	forget(&other);
 	forget(&buffer.fd);
+	memory = NULL;
 }
 
 static int call_query(void)
@@ -232,6 +240,47 @@ static int call_close_made(void)
 	return ret;
 }
 
+/* ---- another exporter's dma-buf ------------------------------------------ */
+
+static unsigned char *spare_bar;
+
+static void spare_map(void)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource2_wc",
+		 getenv("T_SPARE"));
+	fd = t_open(path, O_RDWR);
+	spare_bar = mmap(NULL, 4 * LEN, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+			 0);
+	t_need(spare_bar != MAP_FAILED, "its memory is mapped");
+	close(fd);
+}
+
+static void export(uint32_t flags)
+{
+	struct t_export arg = {
+		.device = spare, .bar = 2, .offset = 2 * LEN, .len = LEN,
+		.flags = flags,
+	};
+
+	NEED(!ioctl(exporter, T_EXPORT, &arg), "somebody else's dma-buf");
+	buffer.fd = arg.out_fd;
+	memory = spare_bar + arg.offset;
+	memory_len = REACH;
+}
+
+static void make_foreign(void)
+{
+	export(0);
+}
+
+static void make_foreign_pinned(void)
+{
+	export(T_EXPORT_DYNAMIC);
+}
+
 /* ---- MAP_DEVICE ---------------------------------------------------------- */
 
 static int map_device(uint32_t device, uint32_t flags, uint64_t iova)
@@ -276,6 +325,12 @@ static void make_map_drive(void)
 	NEED(!call_map_drive(), "the drive's mapping");
 }
 
+static void make_map_foreign(void)
+{
+	make_foreign();
+	NEED(!call_map_drive(), "the drive's mapping");
+}
+
 /* Of the card's domain, in which a second mapping stays. */
 static void make_map_card(void)
 {
@@ -300,6 +355,13 @@ static int call_pages(void)
 static void make_pages(void)
 {
 	make_pin();
+	if (call_pages())
+		t_need(false, "pages: %s", t_errno_name(made));
+}
+
+static void make_foreign_pages(void)
+{
+	make_foreign();
 	if (call_pages())
 		t_need(false, "pages: %s", t_errno_name(made));
 }
@@ -349,6 +411,12 @@ static void make_pages_mapped(void)
 	NEED(!call_map_pages(), "a mapping of pages");
 }
 
+static void make_foreign_pages_mapped(void)
+{
+	make_foreign_pages();
+	NEED(!call_map_pages(), "a mapping of pages");
+}
+
 static void drop_mapped(void)
 {
 	if (at != MAP_FAILED)
@@ -388,15 +456,65 @@ static int call_unmap(void)
 
 /* ---- FILE_IO ------------------------------------------------------------- */
 
+/* The last transfer. */
+static struct peerdma_file_segment moved[3];
+static uint32_t moved_nr, moved_flags;
+/* What the file had before it, and what the buffer. */
+static unsigned char *moved_from, *moved_to;
+
 static int move(uint32_t flags, int with, uint32_t nr)
 {
-	struct peerdma_file_segment segments[3] = {
-		{ 0, 0, PAGE, 0 }, { 4 * PAGE, PAGE, 3 * PAGE, 0 },
-		{ 2 * PAGE, GPU_PAGE - PAGE, 2 * PAGE, 0 },
-	};
 	struct peerdma_file_io io;
 
-	return t_move(dev, flags, buffer.fd, with, segments, nr, &io);
+	moved[0] = (struct peerdma_file_segment){ 0, 0, PAGE, 0 };
+	moved[1] = (struct peerdma_file_segment){
+		4 * PAGE, PAGE, 3 * PAGE, 0,
+	};
+	moved[2] = (struct peerdma_file_segment){
+		2 * PAGE, GPU_PAGE - PAGE, 2 * PAGE, 0,
+	};
+	moved_nr = nr;
+	moved_flags = flags;
+	return t_move(dev, flags, buffer.fd, with, moved, nr, &io);
+}
+
+/* Bytes that neither the buffer has had nor the file @with. */
+static void moved_prepare(int with, uint64_t seed)
+{
+	t_fill(moved_from, REACH, 2 * seed);
+	t_fill(moved_to, REACH, 2 * seed + 1);
+	NEED(pwrite(with, moved_from, REACH, 0) == REACH, "bytes in a file");
+	if (memory)
+		memcpy(memory, moved_to, memory_len);
+	else
+		t_gpu_write(allocated, moved_to, REACH);
+}
+
+/* Buffer and file have the source's bytes. */
+static bool moved_right(int with)
+{
+	unsigned char *in_file = t_ram(REACH), *in_buffer = t_ram(REACH);
+	bool write = moved_flags == T_WRITE, right;
+	uint32_t i;
+
+	right = pread(with, in_file, REACH, 0) == REACH;
+	if (memory)
+		memcpy(in_buffer, memory, memory_len);
+	else
+		t_gpu_read(in_buffer, allocated, REACH);
+	for (i = 0; i < moved_nr; i++) {
+		const struct peerdma_file_segment *one = &moved[i];
+		const unsigned char *want = write ?
+			moved_to + one->buffer_offset :
+			moved_from + one->file_offset;
+
+		right &= !memcmp(in_buffer + one->buffer_offset, want,
+				 one->len) &&
+			 !memcmp(in_file + one->file_offset, want, one->len);
+	}
+	munmap(in_buffer, REACH);
+	munmap(in_file, REACH);
+	return right;
 }
 
 static int call_read(void)
@@ -437,26 +555,6 @@ static void make_new_unit(void)
 	make_part((1ull + kind) * UNIT);
 }
 
-static void export(uint32_t flags)
-{
-	struct t_export arg = {
-		.device = spare, .bar = 2, .offset = 2 * LEN, .len = LEN,
-		.flags = flags,
-	};
-
-	NEED(!ioctl(exporter, T_EXPORT, &arg), "somebody else's dma-buf");
-	buffer.fd = arg.out_fd;
-}
-
-static void make_foreign(void)
-{
-	export(0);
-}
-
-static void make_foreign_pinned(void)
-{
-	export(T_EXPORT_DYNAMIC);
-}
 
 /* ---- io_uring ------------------------------------------------------------ */
 
@@ -475,17 +573,18 @@ static void drop_ring(void)
 /* What io_uring_enter() itself answers is an errno of the command's, too. */
 static int ring_move(uint32_t flags, uint32_t nr)
 {
-	static struct peerdma_file_segment segments[3];
 	static struct peerdma_file_io io;
 	struct io_uring_cqe *cqe;
 	int ret;
 
-	segments[0] = (struct peerdma_file_segment){ 0, 0, PAGE, 0 };
-	segments[1] = (struct peerdma_file_segment){ PAGE, PAGE, PAGE, 0 };
-	segments[2] = (struct peerdma_file_segment){ 8 * PAGE, PAGE, PAGE, 0 };
+	moved[0] = (struct peerdma_file_segment){ 0, 0, PAGE, 0 };
+	moved[1] = (struct peerdma_file_segment){ PAGE, PAGE, PAGE, 0 };
+	moved[2] = (struct peerdma_file_segment){ 8 * PAGE, 3 * PAGE, PAGE, 0 };
+	moved_nr = nr;
+	moved_flags = flags;
 	io = (struct peerdma_file_io){
 		.size = sizeof(io), .flags = flags, .buffer_fd = buffer.fd,
-		.file_fd = drive, .segments = (uintptr_t)segments,
+		.file_fd = drive, .segments = (uintptr_t)moved,
 		.nr_segments = nr,
 	};
 	t_ring_put(&ring, dev, &io, 1);

@@ -9,113 +9,10 @@
  * what tests/failnth/guest sets up
  */
 #define _GNU_SOURCE
-#include "calls.h"
+#include "rows.h"
 
 /* More failures than any verb has; who gets there never ends. */
 #define NTH_MAX		1000
-
-/* ---- the table ----------------------------------------------------------- */
-
-enum {
-	/* It makes struct pages, which stay for a while. */
-	NEW_PAGES	= 1 << 0,
-	/* io_uring has answers of its own, and repeats some of its copies. */
-	RING		= 1 << 1,
-	/* Another task than the caller does the work. */
-	WORKER		= 1 << 2,
-	/* For the card without a driver of its own. */
-	STUB		= 1 << 3,
-	/* A device's DMA is mapped. */
-	DMA		= 1 << 4,
-	/* The buffer is then mapped write-combined. */
-	COMBINED	= 1 << 5,
-};
-
-/**
- * struct verb - something that the module does
- * @name: for people
- * @make: what it needs; nothing fails there
- * @call: it; 0 or a negative errno
- * @drop: undoes both; nothing fails there
- * @also: another errno than ENOMEM that says that memory was short
- * @flags: as above
- */
-static const struct verb {
-	const char *name;
-	void (*make)(void);
-	int (*call)(void);
-	void (*drop)(void);
-	int also;
-	unsigned int flags;
-} verbs[] = {
-	{ "INFO", NULL, call_info, NULL, 0, 0 },
-	{ "ROUTE", NULL, call_route, NULL, 0, 0 },
-	{ "the list of buffers", make_pin, call_list, drop_pin, 0, 0 },
-	/* What NVIDIA's driver has no memory for it does not tell apart. */
-	{ "PIN of nvidia", NULL, call_pin_nvidia, drop_made, ENOBUFS, 0 },
-	{ "PIN of nvidia, revocable", NULL, call_pin_revocable, drop_made,
-	  ENOBUFS, 0 },
-	{ "PIN of pci", NULL, call_pin_pci, drop_made, 0, 0 },
-	{ "PIN of user", make_user, call_pin_user, drop_made, 0, 0 },
-	{ "QUERY", make_pin, call_query, drop_pin, 0, 0 },
-	{ "QUERY of another exporter's", make_foreign, call_query, drop_pin,
-	  0, 0 },
-	{ "WATCH", make_pin, call_watch, drop_pin, 0, 0 },
-	{ "REVOKE", make_used, call_revoke, drop_mapped, 0, 0 },
-	{ "MAP_DEVICE for the drive", make_pin, call_map_drive, drop_pin,
-	  EREMOTEIO, DMA },
-	{ "MAP_DEVICE for a card", make_pin, call_map_card, drop_pin,
-	  EREMOTEIO, STUB },
-	{ "MAP_DEVICE where it is chosen", make_pin, call_map_chosen,
-	  drop_pin, EREMOTEIO, STUB },
-	{ "close of the drive's mapping", make_map_drive, call_close_made,
-	  drop_pin, 0, DMA },
-	{ "close of the card's mapping", make_map_card, call_close_made,
-	  drop_pin, 0, STUB },
-	{ "PAGES", make_pin, call_pages, drop_pin, 0, 0 },
-	{ "mmap()", make_pin, call_map, drop_mapped, 0, COMBINED },
-	{ "mmap() of pages", make_pages, call_map_pages, drop_mapped, 0, 0 },
-	{ "a fault", make_mapped, call_touch, drop_mapped, 0, 0 },
-	{ "a fault for pages", make_pages_mapped, call_touch, drop_mapped, 0,
-	  0 },
-	{ "a debugger's read", make_mapped, call_debugger, drop_mapped, EIO,
-	  0 },
-	{ "munmap()", make_mapped, call_unmap, drop_mapped, 0, 0 },
-	{ "munmap() of pages", make_pages_mapped, call_unmap, drop_mapped, 0,
-	  0 },
-	{ "close of pages", make_pages, call_close_made, drop_pin, 0, 0 },
-	{ "FILE_IO", make_pin, call_read, drop_pin, 0, DMA },
-	{ "FILE_IO, three segments", make_pin, call_read_many, drop_pin, 0,
-	  DMA },
-	{ "FILE_IO, writing", make_pin, call_write, drop_pin, 0, DMA },
-	{ "FILE_IO, writing three", make_pin, call_write_many, drop_pin, 0,
-	  DMA },
-	{ "FILE_IO of a file", make_pin, call_read_file, drop_pin, 0, DMA },
-	{ "FILE_IO of host memory", make_user_pin, call_read, drop_pin, 0,
-	  DMA },
-	{ "FILE_IO, new pages", make_new_unit, call_ask, drop_mapped, 0,
-	  NEW_PAGES | COMBINED },
-	{ "FILE_IO of another exporter's", make_foreign, call_read, drop_pin,
-	  EREMOTEIO, DMA },
-	{ "FILE_IO of another exporter's and a file", make_foreign_pinned,
-	  call_read_file, drop_pin, EREMOTEIO, DMA },
-	{ "FILE_IO by a ring", make_ring, call_ring_read, drop_ring, 0,
-	  DMA | RING },
-	{ "FILE_IO by a ring, three segments", make_ring, call_ring_many,
-	  drop_ring, 0, DMA | RING },
-	{ "FILE_IO by a ring's worker", make_pin, call_ring_many, drop_pin, 0,
-	  DMA | WORKER },
-	{ "FILE_IO by a ring's worker, writing", make_pin, call_ring_write,
-	  drop_pin, 0, DMA | WORKER },
-	{ "dma_buf_attach()", make_opened, call_attach, drop_attached, 0, 0 },
-	{ "dma_buf_map_attachment()", make_attached, call_card, drop_attached,
-	  EIO, DMA },
-	{ "dma_buf_map_attachment() of host memory", make_user_attached,
-	  call_card, drop_attached, EIO, DMA },
-	{ "dma_buf_detach()", make_attached, call_detach, drop_attached, 0,
-	  DMA },
-	{ "close of a buffer", make_pin, call_close, drop_pin, 0, 0 },
-};
 
 static unsigned long injected[FAIL_KINDS];
 static int kept[2];
@@ -169,6 +66,14 @@ static void drop(const struct verb *verb)
 		verb->drop();
 }
 
+/* What a verb moves bytes of, or 0. */
+static int moves(const struct verb *verb)
+{
+	if (verb->flags & MOVES_FILE)
+		return file;
+	return verb->flags & MOVES ? drive : 0;
+}
+
 /* With the @nth failing; false when there was none any more. */
 static bool try(const struct verb *verb, int count, unsigned int nth,
 		const char *before)
@@ -177,10 +82,14 @@ static bool try(const struct verb *verb, int count, unsigned int nth,
 	int ret, again = 0;
 
 	make(verb);
+	if (moves(verb))
+		moved_prepare(moves(verb), nth);
 	fail_arm(count, nth);
 	ret = verb->call();
 	failed = fail_disarm(count);
 	good = failed ? is_documented(verb, ret) : !ret;
+	if (!ret && moves(verb))
+		good &= moved_right(moves(verb));
 	if (!ret && verb->flags & COMBINED)
 		good &= is_combined();
 	drop(verb);
@@ -378,8 +287,11 @@ static void prepare(void)
 	t_need(drive >= 0 && exporter >= 0 && event >= 0 && memory_fd >= 0,
 	       "all is opened");
 	spare = number_of(getenv("T_SPARE"));
+	spare_map();
 	card = number_of(getenv("T_CARD"));
 	file = t_file_make("/mnt/file", bytes, LEN);
+	moved_from = t_ram(REACH);
+	moved_to = t_ram(REACH);
 	own = t_ram(OWN);
 	allocated = t_gpu_alloc(LEN);
 	make_pin();
@@ -400,6 +312,7 @@ static void prepare(void)
 int main(int argc, char **argv)
 {
 	const struct verb *verb;
+	size_t i;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	t_tap.name = "fail-nth";
@@ -409,10 +322,10 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	prepare();
-	for (verb = verbs; verb < verbs + sizeof(verbs) / sizeof(*verbs);
-	     verb++)
-		if (t_chosen(verb->name, argc, argv))
-			run(verb);
+	for (i = 0; i < sizeof(tables) / sizeof(tables[0]); i++)
+		for (verb = tables[i]; verb->name; verb++)
+			if (t_chosen(verb->name, argc, argv))
+				run(verb);
 	test_workers();
 	t_gpu_free(allocated);
 	t_nothing_left();
