@@ -3,7 +3,7 @@
  * What root can watch: the list of buffers in debugfs, the dma-buf's fdinfo and
  * the tracepoints. None of them may tell an address.
  *
- * Wants /dev/nvme0n1, slow, whose first 16 MiB are written over.
+ * Wants /dev/nvme0n1, slow, whose first 16 MiB are written over, and t_importer.ko.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -15,6 +15,7 @@
 #include <linux/dma-buf.h>
 #include <linux/perf_event.h>
 
+#include "../devices/importer/t_importer.h"
 #include "../t_counters.h"
 #include "../t_pages.h"
 #include "../t_pin.h"
@@ -26,6 +27,7 @@
 #define DRIVE	"/dev/nvme0n1"
 #define LEN	(4ull << 20)
 #define SLOW	(16ull << 20)
+#define OTHER_USER	1234
 
 static int dev;
 
@@ -182,6 +184,97 @@ static void list_counts_transfers(void)
 	close(slow.file);
 	t_buffer_drop(&other);
 	t_buffer_drop(&buffer);
+}
+
+/* The drive's function as one that imports, twice, and by MAP_DEVICE. */
+static void list_counts_devices(void)
+{
+	int drive = t_open(DRIVE, O_RDONLY | O_DIRECT), importers[2], i;
+	struct peerdma_device_segment segments[64];
+	struct peerdma_map_device map = {
+		.size = sizeof(map), .len = LEN, .nr_segments = 64,
+		.segments = (uintptr_t)segments,
+	};
+	struct t_import import = { .flags = T_IMPORT_STATIC };
+	struct t_buffer buffer, other;
+	struct peerdma_file_io io;
+	struct line line, idle;
+
+	t_buffer_make(&buffer, dev, LEN);
+	t_buffer_make(&other, dev, LEN);
+	t_need(!t_move(dev, T_READ, buffer.fd, drive, NULL, 0, &io),
+	       "the drive's function is known");
+	import.fd = map.buffer_fd = buffer.fd;
+	import.device = map.device = io.out_device;
+	for (i = 0; i < 2; i++) {
+		importers[i] = t_open("/dev/t_importer", O_RDWR);
+		t_need(!ioctl(importers[i], T_IMPORT, &import),
+		       "a driver attaches");
+	}
+	t_need(!ioctl(dev, PEERDMA_MAP_DEVICE, &map), "MAP_DEVICE");
+	t_need(line_of(number(buffer.fd), &line), "it is listed");
+	t_is(line.importers, 2, "two importers are counted");
+	t_is(line.device_maps, 1, "and one mapping for a device");
+	t_is(line.cpu_maps + line.file_ios + line.page_maps + line.held, 0,
+	     "and nothing else");
+	t_ok(line_of(number(other.fd), &idle) && !idle.importers &&
+	     !idle.device_maps, "at their buffer alone");
+	close(importers[0]);
+	t_ok(line_of(number(buffer.fd), &line) && line.importers == 1,
+	     "one importer is left");
+	close(map.out_fd);
+	t_ok(line_of(number(buffer.fd), &line) && !line.device_maps &&
+	     line.importers == 1, "and no mapping");
+	close(importers[1]);
+	t_ok(line_of(number(buffer.fd), &line) && !line.importers, "then none");
+	close(drive);
+	t_buffer_drop(&other);
+	t_buffer_drop(&buffer);
+}
+
+/* Pins memory of its own as another user, tells its number and waits. */
+static int pin_as_another(const int *to, const int *from)
+{
+	struct peerdma_pin pin = {
+		.provider = "user", .addr = (uintptr_t)t_ram(4096), .len = 4096,
+	};
+	uint64_t self;
+	char byte;
+
+	close(from[1]);
+	if (setresuid(OTHER_USER, OTHER_USER, OTHER_USER) ||
+	    t_pin_range(dev, &pin) < 0)
+		return 1;
+	self = number(pin.out_fd);
+	return write(to[1], &self, sizeof(self)) != sizeof(self) ||
+	       read(from[0], &byte, 1) < 0;
+}
+
+static void list_tells_owners(void)
+{
+	int to[2], from[2], status = -1;
+	struct line line;
+	uint64_t self = 0;
+	pid_t child;
+
+	t_need(!pipe(to) && !pipe(from), "pipes");
+	fflush(stdout);
+	child = fork();
+	if (!child)
+		_exit(pin_as_another(to, from));
+	close(to[1]);
+	t_is(read(to[0], &self, sizeof(self)), sizeof(self),
+	     "another user pins memory");
+	t_need(line_of(self, &line), "it is listed");
+	t_is(line.uid, OTHER_USER, "its owner is that user");
+	t_is(line.pid, child, "its owner is that process");
+	t_ok(!strcmp(line.provider, "user"), "its provider is user");
+	close(from[1]);
+	waitpid(child, &status, 0);
+	t_is(status, 0, "the user is done");
+	t_ok(t_wait_for(!line_of(self, &line)), "and it is not listed");
+	close(to[0]);
+	close(from[0]);
 }
 
 static uint32_t queried_page_maps(int buffer)
@@ -489,6 +582,8 @@ static const struct t_case cases[] = {
 	{ "list", list_says_what_a_buffer_is },
 	{ "list, uses", list_counts_what_uses_a_buffer },
 	{ "list, transfers", list_counts_transfers },
+	{ "list, devices", list_counts_devices },
+	{ "list, owners", list_tells_owners },
 	{ "list, pages", list_counts_page_maps },
 	{ "list, many", list_of_many },
 	{ "fdinfo", fdinfo_names_the_exporter },
