@@ -685,8 +685,9 @@ struct peerdma_map_device {
  * is used as RAM is: by the CPU, write-combined, and as the memory of read(2) and
  * write(2) with O_DIRECT, readv(2), libaio, io_uring, its registered buffers
  * (where the kernel takes mappings of files for them), vmsplice(2), VFIO, RDMA. A
- * device then moves the data itself. A child does not inherit the mapping, and it
- * does not grow.
+ * device then moves the data itself. A child does not inherit the mapping, unless
+ * its parent asks for that, where the kernel lets it (MADV_DOFORK), and it does not
+ * grow.
  *
  * Whoever holds a page (a request in flight, a registered buffer) holds the pin,
  * also when all descriptors and mappings are closed and when the memory's owner
