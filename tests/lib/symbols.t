@@ -84,24 +84,10 @@ needs_nothing_but_libc() {
 	[ "$needed" = libc.so.6 ]
 }
 
-lint_pages() {
-	local said
-
-	said=$(cd docs/man && mandoc -Tlint ./*.[1-9] |
-		grep -v 'mandoc\.db')
-	printf '%s\n' "$said"
-	[ -z "$said" ]
-}
-
 ok 'the library exports what its map names' same of_map of_library
 ok 'the header declares what the map names' same of_map of_header
 ok 'every function has a page' same of_map of_pages
 ok 'peerdma(4) names all that the uAPI header defines' page_tells_all
 ok 'peerdma(4) shows the structs of the uAPI header' structs_agree
 ok 'the library is linked to the C library alone' needs_nothing_but_libc
-if command -v mandoc >/dev/null; then
-	ok 'mandoc has no complaint about the pages' lint_pages
-else
-	skip 'mandoc has no complaint about the pages' 'mandoc is not installed'
-fi
 done_testing
