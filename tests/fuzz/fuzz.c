@@ -6,8 +6,10 @@
  * closed. What the kernel's log complains of ends it.
  *
  * usage: fuzz run SECONDS SEED OUT [CORPUS...]
- *        fuzz replay SECONDS CORPUS...
+ *        fuzz replay SECONDS CRASHES [CORPUS...]
  *        fuzz explain CORPUS...
+ *
+ * replay   runs all CRASHES, then what SECONDS are enough for of each CORPUS
  *
  * OUT/corpus    programs that have reached code that no other had
  * OUT/last      those that were to run next, when the guest died
@@ -382,7 +384,8 @@ static int corpus_read(const char *path,
 	return nr;
 }
 
-static double deadline;
+static double deadline;	/* 0: none */
+static unsigned int nr_replayed, nr_known;
 
 static bool corpus_take(const struct program *program)
 {
@@ -393,8 +396,21 @@ static bool corpus_take(const struct program *program)
 
 static bool corpus_replay(const struct program *program)
 {
-	program_run(program);
-	return t_now() < deadline;
+	nr_known++;
+	if (!deadline || t_now() < deadline) {
+		program_run(program);
+		nr_replayed++;
+	}
+	return true;
+}
+
+static void replay(const char *path, double seconds)
+{
+	deadline = seconds ? t_now() + seconds : 0;
+	nr_replayed = nr_known = 0;
+	corpus_read(path, corpus_replay);
+	t_note("%s: %u of %u replayed", path, nr_replayed, nr_known);
+	t_ok(nr_replayed > 0, "%s", path);
 }
 
 static bool corpus_explain(const struct program *program)
@@ -513,14 +529,14 @@ static void fuzz_open(void)
 static int usage(void)
 {
 	fprintf(stderr, "usage: fuzz run SECONDS SEED OUT [CORPUS...]\n"
-			"       fuzz replay SECONDS CORPUS...\n"
+			"       fuzz replay SECONDS CRASHES [CORPUS...]\n"
 			"       fuzz explain CORPUS...\n");
 	return 2;
 }
 
 int main(int argc, char **argv)
 {
-	bool replay = argc > 3 && !strcmp(argv[1], "replay");
+	bool again = argc > 3 && !strcmp(argv[1], "replay");
 	double began = t_now();
 	int i;
 
@@ -531,14 +547,13 @@ int main(int argc, char **argv)
 			corpus_read(argv[i], corpus_explain);
 		return 0;
 	}
-	if (!replay && (argc < 5 || strcmp(argv[1], "run")))
+	if (!again && (argc < 5 || strcmp(argv[1], "run")))
 		return usage();
 	deadline = began + atof(argv[2]);
 	fuzz_open();
-	if (replay) {
+	if (again) {
 		for (i = 3; i < argc; i++)
-			t_ok(corpus_read(argv[i], corpus_replay) >= 0, "%s",
-			     argv[i]);
+			replay(argv[i], i == 3 ? 0 : atof(argv[2]));
 	} else {
 		fuzz.state = strtoull(argv[3], NULL, 0) * 2 + 1;
 		fuzz.out = argv[4];

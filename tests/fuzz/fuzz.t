@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 #
 # What fuzzing has found, once more: programs that reach much of the kernel's code,
-# and those that were too much for it. One guest for each kernel; bounded, since a
-# corpus may grow.
+# and those that were too much for it, all of these. One guest for each kernel; the
+# former are bounded, since a corpus may grow.
 set -uo pipefail
 
 # shellcheck source=tests/tap.sh
