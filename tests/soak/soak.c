@@ -35,16 +35,28 @@
 #define MOST		(2u << 20)
 #define BLOCK		4096u
 
-/* What the processes tell: memory that all of them share. */
+/**
+ * struct shared - what the processes tell: memory that all of them share
+ * @operations: that were begun
+ * @verified: bytes
+ * @wrong: what must not be
+ * @cut: workers that lost their memory
+ * @taken: how often the administrator took all memory back; raised before
+ * @begun: what that was when each worker was started
+ */
 static struct shared {
 	unsigned long long operations;
 	unsigned long long verified;
 	unsigned long long wrong;
 	unsigned long long cut;
+	unsigned long long taken;
+	unsigned long long begun[WORKERS];
 } *shared;
 
 static uint64_t state, data_seed;
 static int dev, data, scratch;
+static unsigned int self;	/* this worker */
+static bool revoked;		/* it has called REVOKE */
 
 static uint64_t next(void)
 {
@@ -82,9 +94,17 @@ struct thing {
 	bool revocable;
 };
 
-/* Memory was taken back, which is nobody's fault. */
-static void cut(void)
+static bool was_taken(unsigned int worker)
 {
+	return __atomic_load_n(&shared->taken, __ATOMIC_RELAXED) !=
+	       shared->begun[worker];
+}
+
+/* Memory is gone, which is nobody's fault where it was taken back. */
+static void cut_if_taken(void)
+{
+	if (!revoked && !was_taken(self))
+		return;
 	count(&shared->cut, 1);
 	_exit(0);
 }
@@ -96,7 +116,7 @@ static void expect(long long result, const char *what)
 	if (result >= 0)
 		return;
 	if (result == -ENODEV || result == -ENOENT || result == -EFAULT)
-		cut();
+		cut_if_taken();
 	count(&shared->wrong, 1);
 	t_note("worker: %s: %s", what, t_errno_name(result));
 	_exit(1);
@@ -104,8 +124,12 @@ static void expect(long long result, const char *what)
 
 static void on_bus_error(int signal)
 {
+	static const char said[] = "# worker: SIGBUS, and nothing was taken back\n";
+
 	(void)signal;
-	cut();
+	cut_if_taken();
+	count(&shared->wrong, 1);
+	_exit(write(STDOUT_FILENO, said, sizeof(said) - 1) > 0 ? 1 : 2);
 }
 
 static bool thing_make(struct thing *thing)
@@ -213,10 +237,10 @@ static void read_pages(struct thing *thing)
 }
 
 /* To the worker's own part of the scratch drive, and back another way. */
-static void write_data(struct thing *thing, unsigned int worker)
+static void write_data(struct thing *thing)
 {
 	size_t len = (1 + below(thing->len / BLOCK)) * BLOCK;
-	uint64_t offset = worker * SCRATCH_ROOM +
+	uint64_t offset = self * SCRATCH_ROOM +
 			  below((SCRATCH_ROOM - len) / BLOCK) * BLOCK;
 	unsigned char *bytes = t_ram(len), *again = t_ram(len);
 
@@ -277,7 +301,7 @@ static void watch_it(struct thing *thing)
 }
 
 /* Until it is killed, or has had enough. */
-static int be_worker(unsigned int worker)
+static int be_worker(void)
 {
 	unsigned int i, rounds = 20 + below(200);
 	struct thing things[4] = { 0 };
@@ -311,13 +335,15 @@ static int be_worker(unsigned int worker)
 			read_pages(thing);
 			break;
 		case 7:
-			if (below(4) == 0)
-				expect(t_revoke(dev, thing->fd), "REVOKE");
+			if (below(4))
+				break;
+			revoked = true;
+			expect(t_revoke(dev, thing->fd), "REVOKE");
 			break;
 		case 8:
 		case 9:
 		case 10:
-			write_data(thing, worker);
+			write_data(thing);
 			break;
 		default:
 			read_data(thing);
@@ -336,6 +362,7 @@ static void worker_start(unsigned int worker)
 	char text[4][24];
 
 	fflush(stdout);
+	shared->begun[worker] = shared->taken;
 	workers[worker] = fork();
 	if (workers[worker])
 		return;
@@ -357,7 +384,8 @@ static bool worker_ended(unsigned int worker, int flags)
 	workers[worker] = 0;
 	if (WIFSIGNALED(status) ? WTERMSIG(status) != SIGKILL : status) {
 		/* 99: no GPU, since that was just away. */
-		if (WIFEXITED(status) && WEXITSTATUS(status) == 99) {
+		if (WIFEXITED(status) && WEXITSTATUS(status) == 99 &&
+		    was_taken(worker)) {
 			count(&shared->cut, 1);
 			return true;
 		}
@@ -383,6 +411,7 @@ static void gpu_goes(void)
 {
 	char path[64];
 
+	count(&shared->taken, 1);
 	t_write_text("/sys/bus/pci/drivers/simgpu/unbind", gpu_name);
 	workers_kill();
 	t_write_text("/sys/bus/pci/drivers/simgpu/bind", gpu_name);
@@ -548,7 +577,8 @@ int main(int argc, char **argv)
 	if (argc == 5 && !strcmp(argv[1], "--worker")) {
 		state = strtoull(argv[3], NULL, 0);
 		data_seed = strtoull(argv[4], NULL, 0);
-		return be_worker(atoi(argv[2]));
+		self = atoi(argv[2]);
+		return be_worker();
 	}
 	if (argc != 5) {
 		fprintf(stderr, "usage: soak SECONDS SEED DATA_SEED SPARE\n");
