@@ -29,7 +29,7 @@
 
 /**
  * struct import - one attachment
- * @lock: guards the rest
+ * @lock: below
  * @dmabuf: counted, NULL when nothing is attached
  * @attachment: of it
  * @pdev: what was attached; counted, NULL for the device that is no PCI function
@@ -38,7 +38,7 @@
  * Owner: its file.
  */
 struct import {
-	struct mutex lock;
+	struct mutex lock; /* guards the rest */
 	struct dma_buf *dmabuf;
 	struct dma_buf_attachment *attachment;
 	struct pci_dev *pdev;
