@@ -678,12 +678,16 @@ static void test_race_array(void)
 
 static void prepare(void)
 {
+	struct peerdma_info info = { .size = sizeof(info) };
 	struct peerdma_query got;
 	struct peerdma_file_io io;
 	struct peerdma_pin pin;
 
 	t_gpu_init();
 	dev = t_device_open();
+	t_is(ioctl(dev, PEERDMA_INFO, &info), 0, "the module is known");
+	t_is(NR(verbs), __builtin_popcountll(info.out_verbs) + 2,
+	     "each of its verbs has a row, commands two");
 	drive = t_open(DRIVE, O_RDWR | O_DIRECT);
 	event = eventfd(0, EFD_CLOEXEC);
 	t_need(drive >= 0 && event >= 0, "all is opened");
