@@ -284,9 +284,11 @@ static int advance(struct peerdma_transfer *t, const struct step *step)
 }
 
 /* Nothing came, or half a block, which only the last one can be. */
-static bool file_ended(const struct step *step, uint32_t align)
+static bool file_ended(const struct peerdma_transfer *t,
+		       const struct step *step)
 {
-	return !step->moved || step->moved % align;
+	return !t->file.write &&
+	       (!step->moved || step->moved % t->probe.align);
 }
 
 static uint64_t milliseconds(void)
@@ -339,8 +341,11 @@ static int move_steps(struct peerdma_transfer *t, uint64_t len)
 		}
 		if (err && err != -EINTR)
 			return err;
+		/* A write that was cut short goes on, and fails with the cause. */
+		if (!err && !step.moved && t->file.write)
+			return -EIO;
 		limit = next_limit(limit, start);
-		ended = !err && file_ended(&step, t->probe.align);
+		ended = !err && file_ended(t, &step);
 		err = advance(t, &step);
 		if (err)
 			return err;

@@ -532,6 +532,7 @@ bool peerdma_gather_read(struct peerdma_gather *gather,
 int peerdma_gather_end(struct peerdma_gather *gather);
 bool peerdma_gather_wants(const struct peerdma_buffer *buf, bool write,
 			  uint64_t len, uint32_t path);
+void peerdma_vector_fail(struct peerdma_io_vec *vecs, size_t nr, int err);
 int peerdma_vector_move(struct peerdma_transfer *transfer,
 			struct peerdma_io_vec *vecs, size_t nr);
 
@@ -545,6 +546,7 @@ uint32_t peerdma_pci_of_disk(dev_t disk);
 int peerdma_pci_node(uint32_t device);
 
 int peerdma_sized_in(void *dst, size_t dst_size, const void *src);
+int peerdma_sized_check(const void *dst);
 int peerdma_sized_out(void *dst, const void *src, size_t src_size);
 
 #endif /* PEERDMA_INTERNAL_H */

@@ -168,7 +168,12 @@ static int move_uncached(struct peerdma_transfer *t, uint64_t len)
 	split = peerdma_split_range(t->file_offset + t->done, direct,
 				    t->probe.align);
 	place = t->buf->fd_offset + t->buffer_offset + t->done + split.head;
-	if (!split.middle || place % t->probe.memory_align)
+	/* Parts of blocks are staged, even where the direct path is forced. */
+	if (!split.middle) {
+		peerdma_transfer_blame(t, PEERDMA_REASON_MISALIGNED);
+		return stage(t, len);
+	}
+	if (place % t->probe.memory_align)
 		return stage_instead(t, len, PEERDMA_REASON_MISALIGNED);
 	part = peerdma_staged_move(t, split.head, staged);
 	if (!part)
@@ -272,13 +277,7 @@ static int move_by_regions(struct peerdma_transfer *t)
 	return part;
 }
 
-/**
- * peerdma_transfer_move() - move what is left of a transfer
- * @t: begun
- *
- * Return: enum peerdma_part or a negative errno.
- */
-int peerdma_transfer_move(struct peerdma_transfer *t)
+static int move_by_path(struct peerdma_transfer *t)
 {
 	uint64_t len = t->len - t->done;
 
@@ -293,6 +292,22 @@ int peerdma_transfer_move(struct peerdma_transfer *t)
 	if (t->file.write || !t->buf->cuda)
 		return move_plainly(t, len);
 	return move_by_regions(t);
+}
+
+/**
+ * peerdma_transfer_move() - move what is left of a transfer
+ * @t: begun
+ *
+ * Return: enum peerdma_part or a negative errno.
+ */
+int peerdma_transfer_move(struct peerdma_transfer *t)
+{
+	int part = move_by_path(t);
+
+	/* Stopped too late: all of it is there. */
+	if (part == -ECANCELED && t->done == t->len)
+		return PEERDMA_PART_DONE;
+	return part;
 }
 
 /**
@@ -334,6 +349,9 @@ static ssize_t transfer(struct peerdma_transfer *t, int fd, bool write,
 {
 	int err;
 
+	err = peerdma_sized_check(result);
+	if (err)
+		return err;
 	err = peerdma_io_opts_take(&t->opts, opts);
 	if (!err)
 		err = peerdma_transfer_begin(t, fd, write);
@@ -345,8 +363,7 @@ static ssize_t transfer(struct peerdma_transfer *t, int fd, bool write,
 			err = peerdma_transfer_move(t);
 		peerdma_transfer_end(t, err);
 	}
-	if (peerdma_sized_out(result, &t->result, sizeof(t->result)))
-		return -EINVAL;
+	peerdma_sized_out(result, &t->result, sizeof(t->result));
 	return t->done ? (ssize_t)t->done : t->result.error;
 }
 

@@ -35,6 +35,23 @@ int peerdma_sized_in(void *dst, size_t dst_size, const void *src)
 }
 
 /**
+ * peerdma_sized_check() - may peerdma_sized_out() fill a caller's struct?
+ * @dst: the struct, which starts with its size; NULL: not wanted
+ *
+ * To be asked before anything is done that the struct would tell of.
+ *
+ * Return: 0; -EINVAL: no size.
+ */
+int peerdma_sized_check(const void *dst)
+{
+	size_t size = sizeof(size);
+
+	if (dst)
+		memcpy(&size, dst, sizeof(size));
+	return size < sizeof(size) ? -EINVAL : 0;
+}
+
+/**
  * peerdma_sized_out() - give a caller results
  * @dst: the caller's struct, which starts with its size; NULL: not wanted
  * @src: the struct as this library knows it

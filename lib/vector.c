@@ -200,7 +200,7 @@ static int move_vec(struct peerdma_transfer *t, struct peerdma_io_vec *vec)
 
 	if (t->cancel && atomic_load(t->cancel))
 		t->cancelled = true;
-	if (t->cancelled) {
+	if (t->cancelled && vec->len) {
 		vec->result = -ECANCELED;
 		return -ECANCELED;
 	}
@@ -214,6 +214,20 @@ static int move_vec(struct peerdma_transfer *t, struct peerdma_io_vec *vec)
 		err = 0;
 	vec->result = t->done || !err ? (int64_t)t->done : err;
 	return err;
+}
+
+/**
+ * peerdma_vector_fail() - say of each part that it was not begun
+ * @vecs: the parts, which get their results
+ * @nr: how many
+ * @err: why
+ */
+void peerdma_vector_fail(struct peerdma_io_vec *vecs, size_t nr, int err)
+{
+	size_t i;
+
+	for (i = 0; i < nr; i++)
+		vecs[i].result = err;
 }
 
 /**
@@ -256,19 +270,22 @@ static ssize_t transfer(struct peerdma_buffer *buf, int fd, bool write,
 	struct peerdma_transfer t = { .buf = buf };
 	int err;
 
-	err = peerdma_io_opts_take(&t.opts, opts);
+	err = peerdma_sized_check(result);
 	if (!err && nr && !vecs)
 		err = -EINVAL;
+	if (err)
+		return err;
+	err = peerdma_io_opts_take(&t.opts, opts);
 	if (!err)
 		err = peerdma_transfer_begin(&t, fd, write);
 	if (err) {
+		peerdma_vector_fail(vecs, nr, err);
 		t.result.error = err;
 		peerdma_stats_add(buf->ctx, &t.result, write);
 	} else {
 		peerdma_transfer_end(&t, peerdma_vector_move(&t, vecs, nr));
 	}
-	if (peerdma_sized_out(result, &t.result, sizeof(t.result)))
-		return -EINVAL;
+	peerdma_sized_out(result, &t.result, sizeof(t.result));
 	return t.done ? (ssize_t)t.done : t.result.error;
 }
 

@@ -209,6 +209,8 @@ static ssize_t move(const struct peerdma_file_io *io,
 	ssize_t limit = fake_kernel.io_limit, n, len = s->len;
 	void *bounce;
 
+	if (fake_kernel.io_nothing)
+		return 0;
 	if (limit && len > limit)
 		len = (limit + FAKE_ALIGN - 1) / FAKE_ALIGN * FAKE_ALIGN;
 	if (posix_memalign(&bounce, 4096, len))

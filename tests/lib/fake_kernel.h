@@ -32,6 +32,7 @@ struct fake_kernel {
 	int io_skip;		/* ... after so many */
 	int io_reason;
 	size_t io_limit;	/* FILE_IO moves no more at once, when not 0 */
+	bool io_nothing;	/* ... or nothing, and finds nothing wrong */
 	uint32_t io_out_flags;
 	bool io_old;		/* a module that tells no out_memory_align */
 	int interrupts;		/* that many FILE_IO answer EINTR first */
