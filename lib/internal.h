@@ -3,8 +3,9 @@
  * What the files of libpeerdma share. Nothing here is exported: the symbol map
  * ends in "local: *".
  *
- * Lock order: no two locks of the library are held together, but for one case: a
- * queue's own lock is taken before the pool's.
+ * Lock order: no two locks of the library are held together, but for two cases: a
+ * queue's own lock is taken before the pool's, and that of its events before its
+ * own.
  */
 #ifndef PEERDMA_INTERNAL_H
 #define PEERDMA_INTERNAL_H

@@ -161,9 +161,9 @@ static void init_conditions(struct peerdma_queue *queue)
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&queue->reapable, &attr);
-	pthread_cond_init(&queue->room, &attr);
+	pthread_cond_init(&queue->work, &attr);
 	pthread_condattr_destroy(&attr);
-	pthread_cond_init(&queue->work, NULL);
+	pthread_cond_init(&queue->room, NULL);
 	pthread_cond_init(&queue->released, NULL);
 }
 
@@ -207,6 +207,8 @@ static void cancel_pending(struct peerdma_queue *queue, bool all,
 			list_add(&kept, entry);
 			continue;
 		}
+		peerdma_vector_fail(entry->request.vecs,
+				    entry->request.nr_vecs, -ECANCELED);
 		entry->completion.result = -ECANCELED;
 		entry->completion.error = -ECANCELED;
 		peerdma_stats_add(queue->ctx, &cancelled, false);
@@ -237,39 +239,56 @@ static unsigned int cancel(struct peerdma_queue *queue, bool all,
 	return nr;
 }
 
-static void deadline_of(const struct timespec *timeout, struct timespec *at)
+/* Return: false: no clock will ever say so. */
+static bool deadline_of(const struct timespec *timeout, struct timespec *at)
 {
 	clock_gettime(CLOCK_MONOTONIC, at);
 	at->tv_nsec += timeout->tv_nsec;
-	at->tv_sec += timeout->tv_sec + at->tv_nsec / 1000000000;
+	at->tv_sec += at->tv_nsec / 1000000000;
 	at->tv_nsec %= 1000000000;
+	return !__builtin_add_overflow(at->tv_sec, timeout->tv_sec,
+				       &at->tv_sec);
 }
 
-/*
- * With the lock held. Requests whose stream has died are noticed by looking.
+/**
+ * peerdma_queue_look() - end requests whose streams have died, now and then
+ * @queue: the queue, its lock held, which may be let go meanwhile
  *
- * Return: 0 or ETIMEDOUT.
+ * Nobody is told that a stream has died, so the threads look, whatever the program
+ * waits by.
  */
-static int wait_a_while(struct peerdma_queue *queue, pthread_cond_t *cond,
-			const struct timespec *until)
+void peerdma_queue_look(struct peerdma_queue *queue)
+{
+	struct timespec time;
+	uint64_t now;
+
+	if (!queue->nr_armed)
+		return;
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	now = time.tv_sec * UINT64_C(1000000000) + time.tv_nsec;
+	if (now < queue->next_look)
+		return;
+	queue->next_look = now + LOOK_NS;
+	peerdma_queue_sweep(queue);
+}
+
+/**
+ * peerdma_queue_await_work() - sleep until there may be something to do
+ * @queue: the queue, its lock held, which is let go meanwhile
+ */
+void peerdma_queue_await_work(struct peerdma_queue *queue)
 {
 	const struct timespec look = { .tv_nsec = LOOK_NS };
 	struct timespec at;
 
 	if (!queue->nr_armed) {
-		if (until)
-			return pthread_cond_timedwait(cond, &queue->lock,
-						      until);
-		return pthread_cond_wait(cond, &queue->lock);
+		pthread_cond_wait(&queue->work, &queue->lock);
+		return;
 	}
 	deadline_of(&look, &at);
-	if (until && (until->tv_sec < at.tv_sec ||
-		      (until->tv_sec == at.tv_sec &&
-		       until->tv_nsec < at.tv_nsec)))
-		return pthread_cond_timedwait(cond, &queue->lock, until);
-	if (pthread_cond_timedwait(cond, &queue->lock, &at))
-		peerdma_queue_sweep(queue);
-	return 0;
+	queue->nr_looking++;
+	pthread_cond_timedwait(&queue->work, &queue->lock, &at);
+	queue->nr_looking--;
 }
 
 static void stop_threads(struct peerdma_queue *queue)
@@ -280,7 +299,7 @@ static void stop_threads(struct peerdma_queue *queue)
 	queue->stop = true;
 	cancel(queue, true, 0);
 	while (queue->nr_free + queue->done.nr < queue->depth)
-		wait_a_while(queue, &queue->room, NULL);
+		pthread_cond_wait(&queue->room, &queue->lock);
 	pthread_cond_broadcast(&queue->work);
 	pthread_mutex_unlock(&queue->lock);
 	for (i = 0; i < queue->nr_threads; i++)
@@ -329,6 +348,7 @@ int peerdma_queue_create(struct peerdma *ctx, unsigned int depth,
 		return -ENOMEM;
 	}
 	peerdma_spin_mutex(&queue->lock);
+	pthread_mutex_init(&queue->events, NULL);
 	init_conditions(queue);
 	init_entries(queue);
 	/* One at least, so that there is always somebody to do the work. */
@@ -366,6 +386,7 @@ void peerdma_queue_destroy(struct peerdma_queue *queue)
 		pthread_cond_destroy(&queue->room);
 		pthread_cond_destroy(&queue->work);
 		pthread_cond_destroy(&queue->reapable);
+		pthread_mutex_destroy(&queue->events);
 		pthread_mutex_destroy(&queue->lock);
 	}
 	free_queue(queue);
@@ -440,6 +461,8 @@ static int arm(struct peerdma_queue *queue, struct peerdma_entry *entry)
 	entry->gather = false;
 	entry->state = PEERDMA_ENTRY_ARMED;
 	queue->nr_armed++;
+	if (!queue->nr_looking)
+		pthread_cond_signal(&queue->work);
 	pthread_mutex_unlock(&queue->lock);
 	err = peerdma_queue_arm(queue, entry);
 	pthread_mutex_lock(&queue->lock);
@@ -450,6 +473,7 @@ static int arm(struct peerdma_queue *queue, struct peerdma_entry *entry)
 	entry->next = queue->free;
 	queue->free = entry;
 	queue->nr_free++;
+	pthread_cond_broadcast(&queue->room);
 	return err;
 }
 
@@ -531,13 +555,17 @@ static void await_done(struct peerdma_queue *queue, unsigned int min,
 
 	if (queue->done.nr >= min)
 		return;
-	if (timeout)
-		deadline_of(timeout, &at);
+	if (timeout && !deadline_of(timeout, &at))
+		timeout = NULL;
 	while (queue->done.nr < min && !err) {
 		if (min < queue->wake_at)
 			queue->wake_at = min;
-		err = wait_a_while(queue, &queue->reapable,
-				   timeout ? &at : NULL);
+		if (timeout)
+			err = pthread_cond_timedwait(&queue->reapable,
+						     &queue->lock, &at);
+		else
+			err = pthread_cond_wait(&queue->reapable,
+						&queue->lock);
 	}
 }
 

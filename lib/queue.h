@@ -17,6 +17,10 @@ enum peerdma_entry_state {
 	PEERDMA_ENTRY_DONE,		/* in queue.done */
 };
 
+/* What a request in a stream's order waits for. */
+#define PEERDMA_HOLD_STREAM	1	/* to come to it */
+#define PEERDMA_HOLD_ARMING	2	/* whoever puts it into the stream */
+
 /*
  * A request from submit to reap. Owner: its queue, in whose array it lives. The
  * queue's lock guards @next, @state and @cancel's setting; what else there is
@@ -33,7 +37,7 @@ struct peerdma_entry {
 	/* Of a request in a stream's order; see queue_stream.c. */
 	bool in_stream;
 	int stream_err;			/* the stream does not wait for it */
-	atomic_int holds;		/* 0: it may begin */
+	atomic_int holds;		/* PEERDMA_HOLD_*, 0: it may begin */
 	uint32_t ticket;		/* of this use of the entry */
 	peerdma_cuda_event event;	/* past the last use, or NULL */
 	peerdma_cuda_context event_context;
@@ -58,6 +62,11 @@ struct peerdma_queue {
 	pid_t pid;			/* of the process with the threads */
 	unsigned int depth;
 	unsigned int threads_max;
+	/*
+	 * Guards the ends of entries' events; taken before @lock, never by a
+	 * stream's host function.
+	 */
+	pthread_mutex_t events;
 	pthread_mutex_t lock;		/* guards what follows */
 	pthread_cond_t work;		/* for threads */
 	pthread_cond_t reapable;	/* for those who reap */
@@ -69,6 +78,8 @@ struct peerdma_queue {
 	struct peerdma_entry_list done;
 	/* For requests in a stream's order. */
 	unsigned int nr_armed;
+	unsigned int nr_looking;	/* threads that will look for dead ones */
+	uint64_t next_look;		/* not before, in nanoseconds */
 	uint32_t *words;		/* an entry's last ticket that is done */
 	bool may_wait;			/* streams can wait for a word */
 	pthread_cond_t released;	/* a word has changed */
@@ -88,6 +99,8 @@ void peerdma_queue_finish(struct peerdma_queue *queue,
 			  struct peerdma_entry *first);
 void peerdma_queue_pend(struct peerdma_queue *queue,
 			struct peerdma_entry *entry, bool front);
+void peerdma_queue_look(struct peerdma_queue *queue);
+void peerdma_queue_await_work(struct peerdma_queue *queue);
 
 /* queue_work.c */
 int peerdma_queue_start_thread(struct peerdma_queue *queue);

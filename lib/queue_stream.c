@@ -21,6 +21,7 @@
 #include "queue.h"
 
 #define WAIT_VALUE_GEQ	0
+#define CAPTURE_MODE_RELAXED	2
 /* More than the queue and a few callers use at a time. */
 #define LANES		(2 * PEERDMA_QUEUE_THREADS)
 
@@ -37,15 +38,15 @@ static bool is_reached(const uint32_t *word, uint32_t ticket)
 
 /* ---- what streams call, where no call of CUDA's is allowed --------------- */
 
-static void let_go(struct peerdma_entry *entry)
+static void let_go(struct peerdma_entry *entry, int hold)
 {
-	if (atomic_fetch_sub(&entry->holds, 1) == 1)
+	if (atomic_fetch_and(&entry->holds, ~hold) == hold)
 		peerdma_queue_pend(entry->queue, entry, false);
 }
 
 static void begin_request(void *arg)
 {
-	let_go(arg);
+	let_go(arg, PEERDMA_HOLD_STREAM);
 }
 
 struct sleeper {
@@ -131,33 +132,49 @@ static int make_words(struct peerdma_queue *queue, peerdma_cuda_context context)
 	return 0;
 }
 
-static void drop_event(const struct peerdma_cuda *cuda,
-		       struct peerdma_entry *entry)
+static void set_event(struct peerdma_queue *queue, struct peerdma_entry *entry,
+		      peerdma_cuda_event event, peerdma_cuda_context context)
 {
-	peerdma_cuda_context context = entry->event_context;
+	pthread_mutex_lock(&queue->events);
+	entry->event = event;
+	entry->event_context = context;
+	pthread_mutex_unlock(&queue->events);
+}
 
-	if (!entry->event)
+static void drop_event(struct peerdma_queue *queue, struct peerdma_entry *entry)
+{
+	const struct peerdma_cuda *cuda = &queue->ctx->cuda;
+	peerdma_cuda_context context = entry->event_context;
+	peerdma_cuda_event event = entry->event;
+
+	if (!event)
 		return;
+	set_event(queue, entry, NULL, NULL);
 	/* The program may have ended its CUDA context, and it with that. */
-	if (!cuda->cuCtxPushCurrent(context)) {
-		cuda->cuEventSynchronize(entry->event);
-		cuda->cuEventDestroy(entry->event);
-		cuda->cuCtxPopCurrent(&context);
-	}
-	entry->event = NULL;
+	if (cuda->cuCtxPushCurrent(context))
+		return;
+	cuda->cuEventSynchronize(event);
+	cuda->cuEventDestroy(event);
+	cuda->cuCtxPopCurrent(&context);
 }
 
 /* Word and event may serve again once the last stream is past them. */
-static int make_event(const struct peerdma_cuda *cuda,
-		      struct peerdma_entry *entry, peerdma_cuda_context context)
+static int make_event(struct peerdma_queue *queue, struct peerdma_entry *entry,
+		      peerdma_cuda_context context)
 {
+	const struct peerdma_cuda *cuda = &queue->ctx->cuda;
+	peerdma_cuda_event event;
+	int err;
+
 	if (entry->event && entry->event_context == context)
 		return peerdma_cuda_errno(
 			cuda->cuEventSynchronize(entry->event));
-	drop_event(cuda, entry);
-	entry->event_context = context;
-	return peerdma_cuda_errno(cuda->cuEventCreate(
-		&entry->event, PEERDMA_EVENT_DISABLE_TIMING));
+	drop_event(queue, entry);
+	err = peerdma_cuda_errno(cuda->cuEventCreate(
+		&event, PEERDMA_EVENT_DISABLE_TIMING));
+	if (!err)
+		set_event(queue, entry, event, context);
+	return err;
 }
 
 /* ---- arming -------------------------------------------------------------- */
@@ -194,18 +211,20 @@ static int put_into_stream(struct peerdma_queue *queue,
 	entry->in_stream = true;
 	entry->stream_err = 0;
 	entry->ticket++;
-	/* The stream's, and ours until all of it is there. */
-	atomic_store(&entry->holds, 2);
+	atomic_store(&entry->holds,
+		     PEERDMA_HOLD_STREAM | PEERDMA_HOLD_ARMING);
 	err = peerdma_cuda_errno(cuda->cuLaunchHostFunc(stream, begin_request,
 							entry));
-	if (err)
+	if (err) {
+		atomic_store(&entry->holds, 0);
 		return err;
+	}
 	/* It cannot be called back: what fails now fails the request. */
 	entry->stream_err = put_wait(queue, entry);
 	result = cuda->cuEventRecord(entry->event, stream);
 	if (!entry->stream_err)
 		entry->stream_err = peerdma_cuda_errno(result);
-	let_go(entry);
+	let_go(entry, PEERDMA_HOLD_ARMING);
 	return 0;
 }
 
@@ -230,7 +249,7 @@ int peerdma_queue_arm(struct peerdma_queue *queue, struct peerdma_entry *entry)
 		return err;
 	err = make_words(queue, context);
 	if (!err)
-		err = make_event(cuda, entry, context);
+		err = make_event(queue, entry, context);
 	if (!err)
 		err = put_into_stream(queue, entry);
 	cuda->cuCtxPopCurrent(&context);
@@ -256,8 +275,7 @@ static bool is_dead(const struct peerdma_cuda *cuda,
 	peerdma_cuda_context context = entry->event_context;
 	int result;
 
-	/* Whoever arms it is at it still. */
-	if (atomic_load(&entry->holds) != 1)
+	if (atomic_load(&entry->holds) != PEERDMA_HOLD_STREAM || !entry->event)
 		return false;
 	result = cuda->cuCtxPushCurrent(context);
 	if (result)
@@ -267,26 +285,51 @@ static bool is_dead(const struct peerdma_cuda *cuda,
 	return result && result != PEERDMA_CUDA_NOT_READY;
 }
 
+/* Unless its stream came to it after all. */
+static void end_dead(struct peerdma_queue *queue, struct peerdma_entry *entry)
+{
+	const struct peerdma_io_result result = { .error = -EIO };
+	int hold = PEERDMA_HOLD_STREAM;
+
+	if (!atomic_compare_exchange_strong(&entry->holds, &hold, 0))
+		return;
+	pthread_mutex_lock(&queue->lock);
+	queue->nr_armed--;
+	pthread_mutex_unlock(&queue->lock);
+	peerdma_vector_fail(entry->request.vecs, entry->request.nr_vecs, -EIO);
+	entry->completion.result = entry->completion.error = -EIO;
+	peerdma_stats_add(queue->ctx, &result, false);
+	entry->next = NULL;
+	peerdma_queue_finish(queue, entry);
+}
+
 /**
  * peerdma_queue_sweep() - end requests whose streams will never come to them
- * @queue: the queue, its lock held
+ * @queue: the queue, its lock held, which is let go meanwhile
+ *
+ * Host functions take the queue's lock, and a call of CUDA's may wait for one of
+ * them; so none is made with it held.
  */
 void peerdma_queue_sweep(struct peerdma_queue *queue)
 {
-	const struct peerdma_io_result result = { .error = -EIO };
-	struct peerdma_entry *entry;
+	const struct peerdma_cuda *cuda = &queue->ctx->cuda;
+	int mode = CAPTURE_MODE_RELAXED;
 	unsigned int i;
 
-	for (i = 0; i < queue->depth; i++) {
-		entry = &queue->entries[i];
-		if (entry->state != PEERDMA_ENTRY_ARMED ||
-		    !is_dead(&queue->ctx->cuda, entry))
-			continue;
-		queue->nr_armed--;
-		entry->completion.result = entry->completion.error = -EIO;
-		peerdma_stats_add(queue->ctx, &result, false);
-		peerdma_queue_add_done(queue, entry);
-	}
+	/* Somebody is at it already, or changes an event. */
+	if (pthread_mutex_trylock(&queue->events))
+		return;
+	pthread_mutex_unlock(&queue->lock);
+	/* A stream that the program captures into a graph stays out of this. */
+	if (cuda->cuThreadExchangeStreamCaptureMode)
+		cuda->cuThreadExchangeStreamCaptureMode(&mode);
+	for (i = 0; i < queue->depth; i++)
+		if (is_dead(cuda, &queue->entries[i]))
+			end_dead(queue, &queue->entries[i]);
+	if (cuda->cuThreadExchangeStreamCaptureMode)
+		cuda->cuThreadExchangeStreamCaptureMode(&mode);
+	pthread_mutex_unlock(&queue->events);
+	pthread_mutex_lock(&queue->lock);
 }
 
 /**
@@ -302,7 +345,7 @@ void peerdma_queue_disarm(struct peerdma_queue *queue)
 	for (i = 0; i < queue->depth; i++) {
 		if (queue->entries[i].event)
 			context = queue->entries[i].event_context;
-		drop_event(cuda, &queue->entries[i]);
+		drop_event(queue, &queue->entries[i]);
 	}
 	if (!queue->words || cuda->cuCtxPushCurrent(context))
 		return;

@@ -61,7 +61,6 @@ static int move(struct peerdma_entry *entry)
 {
 	const struct peerdma_io_request *request = &entry->request;
 	struct peerdma_transfer *t = &entry->transfer;
-	int err;
 
 	if (request->nr_vecs)
 		return peerdma_vector_move(t, request->vecs, request->nr_vecs);
@@ -69,9 +68,7 @@ static int move(struct peerdma_entry *entry)
 		return 0;
 	if (atomic_load(&entry->cancel))
 		return -ECANCELED;
-	err = peerdma_transfer_move(t);
-	/* Too late: all of it is there. */
-	return err == -ECANCELED && t->done == t->len ? 0 : err;
+	return peerdma_transfer_move(t);
 }
 
 /* Return: true: it has its completion; false: the ring has it. */
@@ -88,6 +85,9 @@ static bool run_one(struct peerdma_queue *queue, struct peerdma_entry *entry)
 		return false;
 	if (!err)
 		err = move(entry);
+	else
+		peerdma_vector_fail(entry->request.vecs,
+				    entry->request.nr_vecs, err);
 	peerdma_queue_end(entry, err);
 	return true;
 }
@@ -243,12 +243,13 @@ static void *thread_main(void *arg)
 
 	pthread_mutex_lock(&queue->lock);
 	for (;;) {
+		peerdma_queue_look(queue);
 		if (!queue->pending.first) {
 			if (queue->stop && queue->nr_free + queue->done.nr ==
 						   queue->depth)
 				break;
 			queue->nr_idle++;
-			pthread_cond_wait(&queue->work, &queue->lock);
+			peerdma_queue_await_work(queue);
 			queue->nr_idle--;
 			if (queue->nr_called)
 				queue->nr_called--;

@@ -389,10 +389,26 @@ static bool is_dead(void)
 	return __atomic_load_n(&fake_cuda.dead, __ATOMIC_SEQ_CST);
 }
 
+/* A driver may have a lock that it calls host functions with. */
+static pthread_mutex_t callbacks = PTHREAD_MUTEX_INITIALIZER;
+
+static void wait_while_held(atomic_int *hold)
+{
+	int wanted = 1;
+
+	if (!atomic_compare_exchange_strong(hold, &wanted, 2))
+		return;
+	while (atomic_load(hold))
+		usleep(100);
+}
+
 static void run_op(const struct op *op)
 {
-	if (op->fn && !is_dead())
+	if (op->fn && !is_dead()) {
+		pthread_mutex_lock(&callbacks);
 		op->fn(op->data);
+		pthread_mutex_unlock(&callbacks);
+	}
 	while (op->word && !is_dead() &&
 	       (int32_t)(__atomic_load_n(op->word, __ATOMIC_ACQUIRE) -
 			 op->value) < 0)
@@ -458,6 +474,7 @@ void fake_cuda_kill(void)
 
 int cuLaunchHostFunc(void *handle, void (*fn)(void *data), void *data)
 {
+	wait_while_held(&fake_cuda.hold_launch);
 	if (is_dead())
 		return ILLEGAL_ADDRESS;
 	if (handle != &stream)
@@ -522,6 +539,11 @@ int cuEventQuery(void *event)
 
 	if (!event)
 		return INVALID_VALUE;
+	if (atomic_load(&fake_cuda.strict)) {
+		atomic_fetch_add(&fake_cuda.strict, 1);
+		pthread_mutex_lock(&callbacks);
+		pthread_mutex_unlock(&callbacks);
+	}
 	if (is_dead())
 		return ILLEGAL_ADDRESS;
 	return !is_pending(event) && calls++ & 1 ? 0 : NOT_READY;
@@ -533,6 +555,7 @@ int cuEventSynchronize(void *event)
 
 	if (!event)
 		return INVALID_VALUE;
+	wait_while_held(&fake_cuda.hold_synchronize);
 	pthread_mutex_lock(&stream.lock);
 	while (e->pending)
 		pthread_cond_wait(&stream.changed, &stream.lock);

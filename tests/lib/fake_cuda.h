@@ -26,6 +26,10 @@ struct fake_cuda {
 	int fail_batch;		/* CUDA takes none */
 	bool no_wait_value;	/* streams wait for no words */
 	bool dead;		/* a kernel has failed */
+	/* 1: the next call waits until it is 0, and says so by making it 2. */
+	atomic_int hold_launch;
+	atomic_int hold_synchronize;
+	atomic_int strict;	/* not 0: queries wait for host functions, counted */
 	int allocations;
 	int host_allocations;
 	int contexts;		/* primary contexts retained */

@@ -104,6 +104,34 @@ static void wrong_waits(void **state)
 	peerdma_queue_destroy(queue);
 }
 
+static void *open_gate_soon(void *arg)
+{
+	(void)arg;
+	await_gate(1);
+	usleep(10000);
+	fake_kernel_open_gate();
+	return NULL;
+}
+
+/* No clock goes so far. */
+static void the_longest_wait(void **state)
+{
+	const struct timespec ever = { INT64_MAX, 999999999 };
+	int fd = open_file(O_RDONLY);
+	pthread_t thread;
+
+	(void)state;
+	make_queue(4, PEERDMA_QUEUE_NO_URING, 1);
+	fake_kernel.gate = 1;
+	submit_read(fd, 0, PIECE, 0);
+	assert_int_equal(pthread_create(&thread, NULL, open_gate_soon, NULL),
+			 0);
+	assert_int_equal(peerdma_queue_reap(queue, done, 1, 1, &ever), 1);
+	pthread_join(thread, NULL);
+	peerdma_queue_destroy(queue);
+	close(fd);
+}
+
 static void expect_error(struct peerdma_io_request request, int error)
 {
 	const struct peerdma_completion *c = run(&request);
@@ -617,6 +645,7 @@ int main(void)
 		TEST(wrong_queues),
 		TEST(wrong_requests_are_not_taken),
 		TEST(wrong_waits),
+		TEST(the_longest_wait),
 		TEST(what_is_wrong_later_is_told_by_completions),
 		TEST(every_path_both_ways),
 		TEST(errors_count_exactly),

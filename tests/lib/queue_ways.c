@@ -263,6 +263,8 @@ static void parts_without_a_queue(void **state)
 	assert_int_equal(peerdma_readv(buf, fd, NULL, 0, NULL, NULL), 0);
 	assert_int_equal(peerdma_readv(buf, fd, NULL, 1, NULL, NULL), -EINVAL);
 	assert_int_equal(peerdma_readv(buf, -1, vecs, 2, NULL, NULL), -EBADF);
+	assert_int_equal(vecs[0].result, -EBADF);
+	assert_int_equal(vecs[1].result, -EBADF);
 	vecs[0].len = vecs[1].len = SSIZE_MAX;
 	assert_int_equal(peerdma_readv(buf, fd, vecs, 2, NULL, NULL),
 			 -EOVERFLOW);
@@ -352,6 +354,35 @@ static void what_cannot_be_gathered_goes_alone(void **state)
 	close(fd);
 }
 
+/* Each part has a result, also where the request was never begun. */
+static void parts_of_what_was_not_begun(void **state)
+{
+	struct peerdma_io_vec vecs[] = { { .len = PIECE }, { .len = 1 } };
+	int fd = open_file(O_RDONLY);
+	struct peerdma_io_request request = request_of(-1, 0, 0, 0);
+
+	(void)state;
+	make_queue(4, PEERDMA_QUEUE_NO_URING, 1);
+	request.vecs = vecs;
+	request.nr_vecs = 2;
+	assert_int_equal(run(&request)->error, -EBADF);
+	assert_int_equal(vecs[0].result, -EBADF);
+	assert_int_equal(vecs[1].result, -EBADF);
+	fake_kernel.gate = 1;
+	submit_read(fd, 0, MIB, 1);
+	await_gate(1);
+	request.fd = fd;
+	assert_int_equal(submit(&request), 1);
+	assert_int_equal(peerdma_queue_cancel(queue, 0, 0), 1);
+	assert_int_equal(reap_one()->error, -ECANCELED);
+	assert_int_equal(vecs[0].result, -ECANCELED);
+	assert_int_equal(vecs[1].result, -ECANCELED);
+	fake_kernel_open_gate();
+	assert_int_equal(reap_one()->result, MIB);
+	peerdma_queue_destroy(queue);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -363,6 +394,7 @@ int main(void)
 		TEST(scattered_parts_go_together),
 		TEST(parts_have_results_of_their_own),
 		TEST(parts_without_a_queue),
+		TEST(parts_of_what_was_not_begun),
 		TEST(small_reads_become_few_copies),
 		TEST(what_cannot_be_gathered_goes_alone),
 	};

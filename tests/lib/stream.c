@@ -2,6 +2,7 @@
 /* Requests in the order of a stream: after what is before, before what follows. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -297,6 +298,129 @@ static void a_dead_context_ends_them(void **state)
 	peerdma_queue_destroy(queue);
 }
 
+/* Who waits by poll(2), and never in a call, is told too. */
+static void a_dead_context_is_told_by_the_eventfd(void **state)
+{
+	struct peerdma_io_request request = request_of(0);
+	struct peerdma_completion done;
+	struct pollfd event = { .events = POLLIN };
+
+	(void)state;
+	assert_int_equal(peerdma_queue_create(ctx, 4, NULL, &queue), 0);
+	event.fd = peerdma_queue_eventfd(queue);
+	hold_stream();
+	assert_int_equal(submit(&request), 1);
+	fake_cuda_kill();
+	assert_int_equal(poll(&event, 1, 60000), 1);
+	assert_int_equal(peerdma_queue_reap(queue, &done, 0, 1, NULL), 1);
+	assert_int_equal(done.error, -EIO);
+	atomic_store(&gate, 0);
+	peerdma_queue_destroy(queue);
+}
+
+static void *submit_thread(void *arg)
+{
+	return (void *)(intptr_t)submit(arg);
+}
+
+static void *submit_and_wait_thread(void *arg)
+{
+	return (void *)(intptr_t)peerdma_queue_submit(queue, arg, 1,
+						      PEERDMA_SUBMIT_WAIT);
+}
+
+static intptr_t join(pthread_t thread)
+{
+	void *result;
+
+	assert_int_equal(pthread_join(thread, &result), 0);
+	return (intptr_t)result;
+}
+
+/* Its entry is free again, and somebody waits for that. */
+static void a_failed_one_makes_room(void **state)
+{
+	struct peerdma_io_request wrong = request_of(0), request = wrong;
+	pthread_t threads[2];
+
+	(void)state;
+	assert_int_equal(peerdma_queue_create(ctx, 1, NULL, &queue), 0);
+	wrong.stream = &wrong;
+	atomic_store(&fake_cuda.hold_launch, 1);
+	assert_int_equal(pthread_create(&threads[0], NULL, submit_thread,
+					&wrong), 0);
+	while (atomic_load(&fake_cuda.hold_launch) != 2)
+		usleep(100);
+	assert_int_equal(pthread_create(&threads[1], NULL,
+					submit_and_wait_thread, &request), 0);
+	usleep(20000);
+	atomic_store(&fake_cuda.hold_launch, 0);
+	assert_int_equal(join(threads[0]), -EINVAL);
+	assert_int_equal(join(threads[1]), 1);
+	assert_int_equal(reap().result, LEN);
+	peerdma_queue_destroy(queue);
+}
+
+static void *reap_thread(void *arg)
+{
+	const struct timespec most = { .tv_nsec = 500000000 };
+
+	return (void *)(intptr_t)peerdma_queue_reap(queue, arg, 1, 1, &most);
+}
+
+/* While its entry is used again nobody may take it for the one before. */
+static void a_dead_one_ends_once(void **state)
+{
+	struct peerdma_io_request request = request_of(0);
+	struct peerdma_completion done;
+	pthread_t threads[2];
+
+	(void)state;
+	assert_int_equal(peerdma_queue_create(ctx, 1, NULL, &queue), 0);
+	hold_stream();
+	assert_int_equal(submit(&request), 1);
+	fake_cuda_kill();
+	assert_int_equal(reap().error, -EIO);
+	atomic_store(&fake_cuda.hold_synchronize, 1);
+	assert_int_equal(pthread_create(&threads[0], NULL, submit_thread,
+					&request), 0);
+	while (atomic_load(&fake_cuda.hold_synchronize) != 2)
+		usleep(100);
+	assert_int_equal(pthread_create(&threads[1], NULL, reap_thread, &done),
+			 0);
+	assert_int_equal(join(threads[1]), 0);
+	atomic_store(&gate, 0);
+	atomic_store(&fake_cuda.hold_synchronize, 0);
+	assert_true(join(threads[0]) < 0);
+	peerdma_queue_destroy(queue);
+}
+
+/* CUDA may wait for a host function, which waits for nothing that we hold. */
+static void looking_holds_nothing(void **state)
+{
+	PEERDMA_SIZED(peerdma_queue_info, info);
+	struct peerdma_io_request request = request_of(0);
+	struct peerdma_completion done;
+	pthread_t thread;
+
+	(void)state;
+	assert_int_equal(peerdma_queue_create(ctx, 4, NULL, &queue), 0);
+	hold_stream();
+	atomic_store(&fake_cuda.strict, 1);
+	assert_int_equal(submit(&request), 1);
+	assert_int_equal(pthread_create(&thread, NULL, reap_thread, &done), 0);
+	while (atomic_load(&fake_cuda.strict) == 1)
+		usleep(100);
+	assert_int_equal(peerdma_queue_info(queue, &info), 0);
+	assert_int_equal(info.held, 1);
+	atomic_store(&gate, 0);
+	if (!join(thread))
+		done = reap();
+	assert_int_equal(done.result, LEN);
+	peerdma_queue_destroy(queue);
+	atomic_store(&fake_cuda.strict, 0);
+}
+
 static int make_file(void **state)
 {
 	int file = mkstemp(path);
@@ -326,7 +450,13 @@ int main(void)
 		TEST(cancelled_before_the_stream_comes),
 		TEST(its_end_waits_for_the_stream),
 		TEST(a_dead_context_ends_them),
+		TEST(a_dead_context_is_told_by_the_eventfd),
+		TEST(a_failed_one_makes_room),
+		TEST(a_dead_one_ends_once),
+		TEST(looking_holds_nothing),
 	};
 
+	/* What hangs is red, too. */
+	alarm(300);
 	return cmocka_run_group_tests(tests, make_file, remove_file);
 }
