@@ -200,6 +200,41 @@ bool peerdma_direct_known(struct peerdma_buffer *buf, struct peerdma_file *file,
 	return known && peerdma_file_direct(file) >= 0;
 }
 
+/**
+ * peerdma_direct_may() - may anything of a buffer be moved by FILE_IO?
+ * @buf: the buffer
+ *
+ * Return: true: it depends on the file.
+ */
+bool peerdma_direct_may(const struct peerdma_buffer *buf)
+{
+	return !buf->host && buf->fd >= 0 && buf->ctx->device_fd >= 0;
+}
+
+/**
+ * peerdma_direct_first() - is a small read better not tried in the page cache?
+ * @buf: the buffer
+ * @file: the file, open without O_DIRECT
+ * @offset: within the file
+ * @len: bytes, at most PEERDMA_SMALL_LEN
+ *
+ * A read with RWF_NOWAIT of what is not there makes the kernel read it ahead:
+ * then it is there, and nothing ever goes directly.
+ *
+ * Return: true: the page cache does not hold it, and the drive may reach @buf.
+ */
+bool peerdma_direct_first(const struct peerdma_buffer *buf,
+			  struct peerdma_file *file, uint64_t offset,
+			  uint64_t len)
+{
+	bool resident;
+
+	if (!peerdma_direct_may(buf) || offset >= file->end)
+		return false;
+	peerdma_residency_run(file, offset, len, &resident);
+	return !resident;
+}
+
 /* What the next request is, and what became of it. */
 struct step {
 	uint64_t file_offset;
@@ -317,9 +352,20 @@ static uint64_t next_limit(uint64_t limit, uint64_t start)
 	return limit;
 }
 
+/**
+ * peerdma_direct_step() - how much goes as one request, to begin with
+ * @t: the transfer
+ *
+ * Return: bytes.
+ */
+uint64_t peerdma_direct_step(const struct peerdma_transfer *t)
+{
+	return t->opts.progress ? STEP_FIRST : STEP_LEN;
+}
+
 static int move_steps(struct peerdma_transfer *t, uint64_t len)
 {
-	uint64_t limit = t->opts.progress ? STEP_FIRST : STEP_LEN;
+	uint64_t limit = peerdma_direct_step(t);
 	uint64_t end = t->done + len, start;
 	bool ended;
 	int err;
@@ -372,4 +418,42 @@ int peerdma_direct_move(struct peerdma_transfer *t, uint64_t len)
 		return part;
 	err = peerdma_cuda_flush(&t->buf->ctx->cuda, pointer->context);
 	return err ? err : part;
+}
+
+/**
+ * peerdma_direct_segments() - move parts of a file directly, many at a time
+ * @t: their transfer, whose @done goes on; its @len is that of all of them
+ * @segments: parts, for each of which peerdma_transfer_is_direct()
+ * @nr: how many
+ *
+ * Of a part that was not wholly moved nothing counts: moved again by itself it
+ * tells how far it goes, and why no further.
+ *
+ * Return: bytes that count, of the segments whose @out_result is their @len.
+ */
+uint64_t peerdma_direct_segments(struct peerdma_transfer *t,
+				 struct peerdma_file_segment *segments,
+				 uint32_t nr)
+{
+	const struct peerdma_cuda_pointer *pointer = &t->buf->pointer;
+	struct peerdma_file_io io = {
+		.segments = (uintptr_t)segments,
+		.nr_segments = nr,
+		.depth = t->opts.depth,
+	};
+	struct step step = { .moved = 0 };
+	uint32_t i;
+
+	file_io(t->buf, &t->file, &io);
+	for (i = 0; i < nr; i++)
+		if (segments[i].out_result == (int64_t)segments[i].len)
+			step.moved += segments[i].len;
+	if (!step.moved)
+		return 0;
+	if (!t->file.write && pointer->flush &&
+	    peerdma_cuda_flush(&t->buf->ctx->cuda, pointer->context))
+		return 0;
+	step.copied = io.out_flags & PEERDMA_FILE_IO_OUT_BUFFERED;
+	advance(t, &step);
+	return step.moved;
 }

@@ -480,6 +480,7 @@ int peerdma_transfer_begin(struct peerdma_transfer *transfer, int fd,
 int peerdma_transfer_move(struct peerdma_transfer *transfer);
 void peerdma_transfer_end(struct peerdma_transfer *transfer, int err);
 int peerdma_transfer_probe(struct peerdma_transfer *transfer);
+bool peerdma_transfer_is_direct(struct peerdma_transfer *transfer);
 int peerdma_io_opts_take(struct peerdma_io_opts *taken,
 			 const struct peerdma_io_opts *opts);
 int peerdma_transfer_advance(struct peerdma_transfer *transfer, size_t len,
@@ -499,6 +500,14 @@ int peerdma_direct_probe(struct peerdma_buffer *buf, struct peerdma_file *file,
 			 struct peerdma_probe *probe);
 bool peerdma_direct_known(struct peerdma_buffer *buf, struct peerdma_file *file,
 			  struct peerdma_probe *probe);
+bool peerdma_direct_may(const struct peerdma_buffer *buf);
+bool peerdma_direct_first(const struct peerdma_buffer *buf,
+			  struct peerdma_file *file, uint64_t offset,
+			  uint64_t len);
+uint64_t peerdma_direct_step(const struct peerdma_transfer *transfer);
+uint64_t peerdma_direct_segments(struct peerdma_transfer *transfer,
+				 struct peerdma_file_segment *segments,
+				 uint32_t nr);
 int peerdma_direct_move(struct peerdma_transfer *transfer, uint64_t len);
 int peerdma_staged_move(struct peerdma_transfer *transfer, uint64_t len,
 			uint64_t *counter);

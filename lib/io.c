@@ -277,6 +277,48 @@ static int move_by_regions(struct peerdma_transfer *t)
 	return part;
 }
 
+/* May the page cache, or a region, be left out of account? */
+static bool is_uncached(struct peerdma_transfer *t)
+{
+	bool resident;
+
+	if (t->opts.path == PEERDMA_PATH_DIRECT || t->file.write)
+		return true;
+	if (t->buf->cuda && atomic_load(&t->buf->ctx->regions))
+		return false;
+	if (peerdma_holes_wanted(t, t->len))
+		return false;
+	if (t->file.unbuffered)
+		return true;
+	return peerdma_residency_run(&t->file, t->file_offset, t->len,
+				     &resident) == t->len && !resident;
+}
+
+static bool is_whole_blocks(const struct peerdma_transfer *t)
+{
+	uint64_t place = t->buf->fd_offset + t->buffer_offset;
+
+	return !((t->file_offset | t->len) % t->probe.align) &&
+	       !(place % t->probe.memory_align) &&
+	       t->file.end >= t->file_offset + t->len;
+}
+
+/**
+ * peerdma_transfer_is_direct() - will FILE_IO do for all of a transfer?
+ * @t: begun, of which nothing was moved
+ *
+ * Return: true: peerdma_transfer_move() would do nothing else.
+ */
+bool peerdma_transfer_is_direct(struct peerdma_transfer *t)
+{
+	if (t->opts.path != PEERDMA_PATH_AUTO &&
+	    t->opts.path != PEERDMA_PATH_DIRECT)
+		return false;
+	return t->len && peerdma_direct_may(t->buf) && is_uncached(t) &&
+	       !peerdma_transfer_probe(t) && !t->probe.reason &&
+	       !t->probe.by_pages && is_whole_blocks(t);
+}
+
 static int move_by_path(struct peerdma_transfer *t)
 {
 	uint64_t len = t->len - t->done;

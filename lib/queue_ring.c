@@ -57,41 +57,12 @@ static bool submit(struct peerdma_ring *ring,
 	return taken;
 }
 
-/* As in io.c, where nothing but the direct path comes into question. */
-static bool is_uncached(struct peerdma_transfer *t)
-{
-	bool resident;
-
-	if (t->opts.path == PEERDMA_PATH_DIRECT || t->file.write)
-		return true;
-	if (t->buf->cuda && atomic_load(&t->buf->ctx->regions))
-		return false;
-	if (peerdma_holes_wanted(t, t->len))
-		return false;
-	if (t->file.unbuffered)
-		return true;
-	return peerdma_residency_run(&t->file, t->file_offset, t->len,
-				     &resident) == t->len && !resident;
-}
-
-static bool is_whole_blocks(const struct peerdma_transfer *t)
-{
-	uint64_t place = t->buf->fd_offset + t->buffer_offset;
-
-	return !((t->file_offset | t->len) % t->probe.align) &&
-	       !(place % t->probe.memory_align) &&
-	       t->file.end >= t->file_offset + t->len;
-}
-
 static bool may_take(const struct peerdma_entry *entry)
 {
 	const struct peerdma_transfer *t = &entry->transfer;
 	uint64_t min = t->file.write ? WRITE_MIN : 1;
 
-	return !entry->request.nr_vecs && !t->buf->host && t->buf->fd >= 0 &&
-	       t->buf->ctx->device_fd >= 0 && t->len >= min &&
-	       t->len <= LEN_MAX && (t->opts.path == PEERDMA_PATH_AUTO ||
-				     t->opts.path == PEERDMA_PATH_DIRECT);
+	return !entry->request.nr_vecs && t->len >= min && t->len <= LEN_MAX;
 }
 
 static void fill_segments(struct peerdma_entry *entry)
@@ -133,8 +104,7 @@ bool peerdma_ring_take(struct peerdma_queue *queue,
 		.cmd = { (uintptr_t)&entry->io, 0 },
 	};
 
-	if (!may_take(entry) || !is_uncached(t) || peerdma_transfer_probe(t) ||
-	    t->probe.reason || t->probe.by_pages || !is_whole_blocks(t))
+	if (!may_take(entry) || !peerdma_transfer_is_direct(t))
 		return false;
 	fill_segments(entry);
 	entry->io = (struct peerdma_file_io){

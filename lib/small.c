@@ -27,6 +27,9 @@ static int copy(struct peerdma_transfer *t, struct peerdma_lane *lane,
 static int read_small(struct peerdma_transfer *t, struct peerdma_lane *lane,
 		      size_t len, size_t *out_moved)
 {
+	if (peerdma_direct_first(t->buf, &t->file, t->file_offset + t->done,
+				 len))
+		return PEERDMA_PART_REFUSED;
 	if (peerdma_file_peek(&t->file, lane->small, t->file_offset + t->done,
 			      len, out_moved))
 		return PEERDMA_PART_REFUSED;

@@ -3,15 +3,19 @@
  * Requests of several parts. Each part has a result of its own, as the kernel's
  * FILE_IO has it: what becomes of one does not touch the others. Small parts
  * that the page cache holds are gathered: read one behind the other into pinned
- * memory, and copied together where they lie together in the buffer, too.
+ * memory, and copied together where they lie together in the buffer, too. Whole
+ * blocks that the drive moves go to it together, one request for all.
  */
 #include <errno.h>
 #include <limits.h>
+#include <stdlib.h>
 
 #include "internal.h"
 
 /* A part that nobody has begun; no length is negative. */
 #define TO_DO	INT64_MIN
+/* Parts that go to the drive together; the kernel chooses how many at once. */
+#define RUN_MAX	1024
 
 /**
  * peerdma_gather_wants() - is a read worth gathering?
@@ -110,6 +114,8 @@ bool peerdma_gather_read(struct peerdma_gather *g, struct peerdma_buffer *buf,
 
 	if (file->unbuffered || buf->pointer.context != g->lane->context)
 		return false;
+	if (peerdma_direct_first(buf, file, vec->file_offset, vec->len))
+		return false;
 	if (g->used + vec->len > PEERDMA_BOUNCE_LEN)
 		empty_bounce(g);
 	if (peerdma_file_peek(file, (char *)g->bounce->addr + g->used,
@@ -194,6 +200,16 @@ static void gather_vecs(struct peerdma_transfer *t, struct peerdma_io_vec *vecs,
 		vecs[i].result = TO_DO;
 }
 
+/* Where @t is, within a request of several parts. */
+static void enter_vec(struct peerdma_transfer *t,
+		      const struct peerdma_io_vec *vec)
+{
+	t->file_offset = vec->file_offset;
+	t->buffer_offset = vec->buffer_offset;
+	t->len = vec->len;
+	t->done = 0;
+}
+
 static int move_vec(struct peerdma_transfer *t, struct peerdma_io_vec *vec)
 {
 	int err = 0;
@@ -204,16 +220,85 @@ static int move_vec(struct peerdma_transfer *t, struct peerdma_io_vec *vec)
 		vec->result = -ECANCELED;
 		return -ECANCELED;
 	}
-	t->file_offset = vec->file_offset;
-	t->buffer_offset = vec->buffer_offset;
-	t->len = vec->len;
-	t->done = 0;
+	enter_vec(t, vec);
 	if (t->len)
 		err = peerdma_transfer_move(t);
 	if (err > 0)
 		err = 0;
 	vec->result = t->done || !err ? (int64_t)t->done : err;
 	return err;
+}
+
+/* Parts that are in flight together. */
+struct run {
+	struct peerdma_file_segment *segments;
+	uint32_t nr;
+	uint64_t len;			/* bytes of all of them */
+};
+
+static bool join(struct peerdma_transfer *t, struct run *run,
+		 const struct peerdma_io_vec *vec)
+{
+	if (run->nr == RUN_MAX ||
+	    vec->len > peerdma_direct_step(t) - run->len)
+		return false;
+	enter_vec(t, vec);
+	if (!peerdma_transfer_is_direct(t))
+		return false;
+	run->segments[run->nr++] = (struct peerdma_file_segment){
+		.file_offset = vec->file_offset,
+		.buffer_offset = vec->buffer_offset,
+		.len = vec->len,
+	};
+	run->len += vec->len;
+	return true;
+}
+
+/* Those that were moved get their results. */
+static void move_run(struct peerdma_transfer *t, struct run *run,
+		     struct peerdma_io_vec *vecs)
+{
+	const struct peerdma_file_segment *s = run->segments;
+	uint64_t moved;
+	uint32_t i;
+
+	t->done = 0;
+	t->len = run->len;
+	t->after -= run->len;
+	moved = peerdma_direct_segments(t, run->segments, run->nr);
+	for (i = 0; i < run->nr; vecs++) {
+		if (vecs->result != TO_DO)
+			continue;
+		if (moved && s[i].out_result == (int64_t)s[i].len)
+			vecs->result = s[i].out_result;
+		i++;
+	}
+	t->before += moved;
+	t->after += run->len - moved;
+	t->done = t->len = 0;
+}
+
+/*
+ * The parts from here on that are whole blocks for the drive, as one request.
+ *
+ * Return: parts that were looked at; what of them is to be done still goes by
+ * itself.
+ */
+static size_t try_run(struct peerdma_transfer *t, struct run *run,
+		      struct peerdma_io_vec *vecs, size_t nr)
+{
+	size_t i;
+
+	run->nr = 0;
+	run->len = 0;
+	if (t->cancelled || (t->cancel && atomic_load(t->cancel)))
+		return nr;
+	for (i = 0; i < nr; i++)
+		if (vecs[i].result == TO_DO && !join(t, run, &vecs[i]))
+			break;
+	if (run->nr > 1)
+		move_run(t, run, vecs);
+	return i ? i : 1;
 }
 
 /**
@@ -241,15 +326,22 @@ void peerdma_vector_fail(struct peerdma_io_vec *vecs, size_t nr, int err)
 int peerdma_vector_move(struct peerdma_transfer *t, struct peerdma_io_vec *vecs,
 			size_t nr)
 {
+	struct run run = { .segments = NULL };
+	size_t i, looked_at = 0;
 	int err, first = 0;
-	size_t i;
 
 	err = check_vecs(t, vecs, nr);
 	if (err)
 		return err;
 	if (!t->file.write && !t->file.unbuffered && nr > 1)
 		gather_vecs(t, vecs, nr);
+	/* Without memory for it each goes by itself. */
+	if (nr > 1 && peerdma_direct_may(t->buf))
+		run.segments = calloc(nr < RUN_MAX ? nr : RUN_MAX,
+				      sizeof(*run.segments));
 	for (i = 0; i < nr; i++) {
+		if (run.segments && i == looked_at)
+			looked_at += try_run(t, &run, vecs + i, nr - i);
 		if (vecs[i].result != TO_DO)
 			continue;
 		t->after -= vecs[i].len;
@@ -258,6 +350,7 @@ int peerdma_vector_move(struct peerdma_transfer *t, struct peerdma_io_vec *vecs,
 		t->before += t->done;
 		t->done = t->len = 0;
 	}
+	free(run.segments);
 	t->done = t->before;
 	return first;
 }

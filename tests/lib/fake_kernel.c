@@ -209,6 +209,9 @@ static ssize_t move(const struct peerdma_file_io *io,
 	ssize_t limit = fake_kernel.io_limit, n, len = s->len;
 	void *bounce;
 
+	if (fake_kernel.io_bad_at && fake_kernel.io_bad_at - s->file_offset <
+					     s->len)
+		return -EIO;
 	if (fake_kernel.io_nothing)
 		return 0;
 	if (limit && len > limit)
@@ -292,19 +295,23 @@ static int move_segments(struct peerdma_file_io *io, int buf)
 {
 	struct peerdma_file_segment *s =
 		(struct peerdma_file_segment *)(uintptr_t)io->segments;
+	int err, first = 0;
 	uint32_t i;
-	int err;
 
-	for (i = 0; i < io->nr_segments; i++, s++) {
-		err = check_segment(s, bufs[buf].offset, bufs[buf].len);
+	for (i = 0; i < io->nr_segments; i++) {
+		s[i].out_result = 0;
+		err = check_segment(&s[i], bufs[buf].offset, bufs[buf].len);
 		if (err)
 			return err;
-		s->out_result = move(io, s, bufs[buf].offset + s->buffer_offset);
-		if (s->out_result < 0)
-			return -s->out_result;
-		io->out_bytes += s->out_result;
 	}
-	return 0;
+	for (i = 0; i < io->nr_segments; i++, s++) {
+		s->out_result = move(io, s, bufs[buf].offset + s->buffer_offset);
+		if (s->out_result >= 0)
+			io->out_bytes += s->out_result;
+		else if (!first)
+			first = -s->out_result;
+	}
+	return first;
 }
 
 static int do_file_io(struct peerdma_file_io *io)
@@ -401,6 +408,7 @@ ssize_t __wrap_pwrite64(int fd, const void *src, size_t len, off_t offset)
 ssize_t __wrap_preadv64v2(int fd, const struct iovec *vecs, int nr,
 			  off_t offset, int flags)
 {
+	fake_kernel.nr_peeks++;
 	if (fake_kernel.no_cachestat)
 		return answer(EOPNOTSUPP);
 	if (!fake_kernel.resident)

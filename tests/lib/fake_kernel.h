@@ -32,6 +32,7 @@ struct fake_kernel {
 	int io_skip;		/* ... after so many */
 	int io_reason;
 	size_t io_limit;	/* FILE_IO moves no more at once, when not 0 */
+	uint64_t io_bad_at;	/* ... or fails for the segment with that byte */
 	bool io_nothing;	/* ... or nothing, and finds nothing wrong */
 	uint32_t io_out_flags;
 	bool io_old;		/* a module that tells no out_memory_align */
@@ -48,6 +49,7 @@ struct fake_kernel {
 	int open_errno;		/* of open(2) of what starts with ... */
 	const char *open_path;
 	int nr_file_io;		/* counted */
+	atomic_int nr_peeks;	/* reads with RWF_NOWAIT, counted */
 	atomic_int nr_probes;	/* FILE_IO without segments, counted */
 	int gate;		/* FILE_IO with segments waits while it is not 0 */
 	bool uring;		/* the module knows io_uring commands ... */

@@ -354,6 +354,80 @@ static void what_cannot_be_gathered_goes_alone(void **state)
 	close(fd);
 }
 
+/* One request of the drive's for all, and by itself what it did not move. */
+static void whole_blocks_go_together(void **state)
+{
+	PEERDMA_SIZED(peerdma_io_result, result);
+	PEERDMA_SIZED(peerdma_io_opts, opts);
+	struct peerdma_io_vec vecs[SCATTERED];
+	int flags, write, i, fd, whole = open_file(O_WRONLY);
+
+	(void)state;
+	fake_kernel.io_bad_at = 100 * PIECE + 5;
+	for (flags = 0; flags < 4; flags++) {
+		write = flags & 1;
+		fd = open_file(O_RDWR | (flags & 2 ? O_DIRECT : 0));
+		for (i = 0; i < SCATTERED; i++)
+			vecs[i] = (struct peerdma_io_vec){
+				.file_offset = (2 * i) * PIECE,
+				.buffer_offset = 2 * (SCATTERED - i) * PIECE,
+				.len = i == 7 ? 0 : PIECE,
+			};
+		/* Not whole, in the middle of the others. */
+		vecs[20].len = 100;
+		memset(memory, write ? 0x33 : 0, LEN);
+		fake_kernel.nr_file_io = 0;
+		assert_int_equal((write ? peerdma_writev : peerdma_readv)(
+			buf, fd, vecs, SCATTERED, &opts, &result),
+			(SCATTERED - 3) * PIECE + 100);
+		assert_int_equal(result.error, -EIO);
+		assert_int_equal(result.bytes_direct,
+				 (SCATTERED - 3) * PIECE);
+		assert_int_equal(result.bytes_staged, 100);
+		for (i = 0; i < SCATTERED; i++)
+			assert_int_equal(vecs[i].result, i == 50 ? -EIO :
+					 (int)vecs[i].len);
+		for (i = 0; i < SCATTERED && !write; i++)
+			if (i != 50)
+				assert_memory_equal(
+					memory + vecs[i].buffer_offset,
+					content + vecs[i].file_offset,
+					vecs[i].len);
+		/* Three runs, and the one that failed. */
+		assert_int_equal(fake_kernel.nr_file_io, 4);
+		/* As it was. */
+		assert_int_equal(pwrite(whole, content, LEN, 0), LEN);
+		close(fd);
+	}
+	close(whole);
+}
+
+/* A try would make the kernel read it ahead, and then it is there. */
+static void cold_reads_do_not_warm_the_page_cache(void **state)
+{
+	PEERDMA_SIZED(peerdma_io_result, result);
+	struct peerdma_io_vec vecs[] = {
+		{ .len = PIECE }, { .file_offset = PIECE,
+				    .buffer_offset = PIECE, .len = PIECE },
+	};
+	int fd = open_file(O_RDONLY);
+
+	(void)state;
+	assert_int_equal(peerdma_read_opts(buf, fd, PIECE, 0, 0, NULL,
+					   &result), PIECE);
+	assert_int_equal(result.bytes_direct, PIECE);
+	assert_int_equal(peerdma_readv(buf, fd, vecs, 2, NULL, &result),
+			 2 * PIECE);
+	assert_int_equal(result.bytes_direct, 2 * PIECE);
+	assert_int_equal(fake_kernel.nr_peeks, 0);
+	fake_kernel.resident = true;
+	assert_int_equal(peerdma_read_opts(buf, fd, PIECE, 0, 0, NULL,
+					   &result), PIECE);
+	assert_int_equal(result.bytes_cached, PIECE);
+	assert_int_equal(fake_kernel.nr_peeks, 1);
+	close(fd);
+}
+
 /* Each part has a result, also where the request was never begun. */
 static void parts_of_what_was_not_begun(void **state)
 {
@@ -394,6 +468,8 @@ int main(void)
 		TEST(scattered_parts_go_together),
 		TEST(parts_have_results_of_their_own),
 		TEST(parts_without_a_queue),
+		TEST(whole_blocks_go_together),
+		TEST(cold_reads_do_not_warm_the_page_cache),
 		TEST(parts_of_what_was_not_begun),
 		TEST(small_reads_become_few_copies),
 		TEST(what_cannot_be_gathered_goes_alone),
