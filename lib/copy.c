@@ -7,6 +7,8 @@
 #include <linux/dma-buf.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #include "internal.h"
 
@@ -76,12 +78,62 @@ static int sync_window(struct peerdma_buffer *buf, uint64_t flags)
 	return err;
 }
 
-static int copy_by_cpu(struct peerdma_buffer *buf, uint64_t offset,
-		       const void *src, void *dst, size_t len)
+/* Return: bytes, from the start; less: with errno. */
+static size_t copy_by_kernel(char *window, char *host, size_t len, bool out)
 {
-	uint64_t way = src ? DMA_BUF_SYNC_WRITE : DMA_BUF_SYNC_READ;
+	size_t done = 0;
+	ssize_t n = 0;
+
+	errno = 0;
+	while (done < len && n >= 0) {
+		struct iovec near = { window + done, len - done };
+		struct iovec far = { host + done, len - done };
+
+		n = out ? process_vm_writev(getpid(), &near, 1, &far, 1, 0) :
+			  process_vm_readv(getpid(), &near, 1, &far, 1, 0);
+		if (n > 0)
+			done += n;
+		else if (!n)
+			break;
+	}
+	return done;
+}
+
+/*
+ * The memory may be taken back, or its device go, at any time: a memcpy() would
+ * end in SIGBUS. For the kernel's own copy that is an error. The window is on the
+ * side that it reads and writes as any system call does; the other side it looks
+ * up by pages, which a window has none of.
+ */
+static int copy_window(char *window, char *host, size_t len, bool out)
+{
+	size_t done = copy_by_kernel(window, host, len, out);
+	char byte;
+
+	if (done == len)
+		return 0;
+	window += done;
+	host += done;
+	/* Which of the two is it that cannot be reached? */
+	if (errno == EFAULT) {
+		byte = *host;
+		if (!copy_by_kernel(window, &byte, 1, out) && errno == EFAULT)
+			return -ENODEV;
+	}
+	/* Host memory that has no pages either, or a filter of system calls. */
+	if (out)
+		memcpy(host, window, len - done);
+	else
+		memcpy(window, host, len - done);
+	return 0;
+}
+
+static int copy_by_cpu(struct peerdma_buffer *buf, uint64_t offset, char *host,
+		       size_t len, bool out)
+{
+	uint64_t way = out ? DMA_BUF_SYNC_READ : DMA_BUF_SYNC_WRITE;
 	char *window;
-	int err;
+	int err, end;
 
 	err = window_of(buf, &window);
 	if (err)
@@ -89,13 +141,11 @@ static int copy_by_cpu(struct peerdma_buffer *buf, uint64_t offset,
 	err = sync_window(buf, DMA_BUF_SYNC_START | way);
 	if (err)
 		return err;
-	if (src)
-		memcpy(window + offset, src, len);
-	else	/* NOLINTNEXTLINE(*.NonNullParamChecker): there is one of both */
-		memcpy(dst, window + offset, len);
+	err = copy_window(window + offset, host, len, out);
 	/* Write-combined stores reach the device before anything that follows. */
 	atomic_thread_fence(memory_order_seq_cst);
-	return sync_window(buf, DMA_BUF_SYNC_END | way);
+	end = sync_window(buf, DMA_BUF_SYNC_END | way);
+	return err ? err : end;
 }
 
 /**
@@ -116,7 +166,7 @@ int peerdma_copy_in(struct peerdma_buffer *buf, uint64_t offset,
 	}
 	if (buf->cuda)
 		return copy_by_cuda(buf, offset, src, NULL, len);
-	return copy_by_cpu(buf, offset, src, NULL, len);
+	return copy_by_cpu(buf, offset, (char *)(uintptr_t)src, len, false);
 }
 
 /**
@@ -137,7 +187,7 @@ int peerdma_copy_out(struct peerdma_buffer *buf, uint64_t offset, void *dst,
 	}
 	if (buf->cuda)
 		return copy_by_cuda(buf, offset, NULL, dst, len);
-	return copy_by_cpu(buf, offset, NULL, dst, len);
+	return copy_by_cpu(buf, offset, dst, len, true);
 }
 
 /**

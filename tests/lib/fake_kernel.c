@@ -99,6 +99,14 @@ unsigned char *fake_kernel_memory(void)
 	return provider_memory;
 }
 
+/* Gone from @keep on: who touches it has a SIGBUS; FAKE_LEN: all is back. */
+void fake_kernel_take_back(size_t keep)
+{
+	fake_kernel_memory();
+	if (ftruncate(provider_fd, keep))
+		abort();
+}
+
 static int add_buf(int fd, bool foreign, uint64_t offset, uint64_t len,
 		   uint32_t flags)
 {

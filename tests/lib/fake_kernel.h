@@ -77,6 +77,7 @@ extern struct fake_kernel fake_kernel;
 
 void fake_kernel_reset(void);
 unsigned char *fake_kernel_memory(void);
+void fake_kernel_take_back(size_t keep);
 int fake_kernel_foreign(size_t len);
 int fake_kernel_count_fds(void);
 void fake_kernel_open_gate(void);

@@ -836,6 +836,41 @@ static void host_memory_says_why_a_write_is_short(void **state)
 	close(fd);
 }
 
+/* While the CPU copies: an error, no signal, and what was there counts. */
+static void memory_that_is_taken_back(void **state)
+{
+	struct peerdma_buffer *gpu = buf;
+	unsigned char *host = malloc(LEN);
+	int fd = open_file(O_RDWR), write;
+	size_t moved;
+	ssize_t n;
+
+	(void)state;
+	assert_int_equal(peerdma_buffer_pin(ctx, FAKE_ADDR, LEN, NULL, &buf), 0);
+	assert_int_equal(peerdma_buffer_copy_in(buf, 0, content, LEN), 0);
+	assert_int_equal(peerdma_buffer_copy_out(buf, 5, host, LEN - 5), 0);
+	assert_memory_equal(host, content + 5, LEN - 5);
+	fake_kernel_take_back(9 * MIB);
+	assert_int_equal(peerdma_buffer_copy_in(buf, 0, content, LEN), -ENODEV);
+	assert_int_equal(peerdma_buffer_copy_out(buf, 9 * MIB, host, 1),
+			 -ENODEV);
+	assert_int_equal(peerdma_buffer_copy_out(buf, 9 * MIB - 8, host, 8), 0);
+	assert_int_equal(read_by(PEERDMA_PATH_STAGED, fd, 8 * MIB), 8 * MIB);
+	for (write = 0; write < 2; write++) {
+		n = (write ? write_by : read_by)(PEERDMA_PATH_STAGED, fd, LEN);
+		moved = result.bytes_staged;
+		assert_int_equal(result.error, -ENODEV);
+		assert_int_equal(n, moved ? (ssize_t)moved : -ENODEV);
+		assert_true(moved <= 9 * MIB);
+		assert_memory_equal(fake_kernel_memory(), content, moved);
+	}
+	fake_kernel_take_back(FAKE_LEN);
+	peerdma_buffer_close(buf);
+	buf = gpu;
+	free(host);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -859,6 +894,7 @@ int main(void)
 		TEST(access_does_not_grow),
 		TEST(a_file_that_shrinks),
 		TEST(staged_failures_count_exactly),
+		TEST(memory_that_is_taken_back),
 		TEST(progress_is_told_and_can_stop),
 		TEST(a_gpu_is_flushed_when_it_asks),
 		TEST(pageable_memory_does_too),
