@@ -191,6 +191,12 @@ int peerdma_buffer_pin(struct peerdma *ctx, uint64_t addr, uint64_t len,
 	err = pin(buf, o.provider ? o.provider : "nvidia");
 	if (err && !(buf->cuda && o.flags & PEERDMA_F_STAGED_OK))
 		goto close_buffer;
+	/* Who would have pinned it has not looked. */
+	if (err && !peerdma_cuda_range(&ctx->cuda, buf->pointer.context, addr,
+				       len)) {
+		err = -EFAULT;
+		goto close_buffer;
+	}
 	buf->reason = err ? reason_of_pin(ctx, err) : 0;
 	*out_buf = buf;
 	return 0;

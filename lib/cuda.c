@@ -77,6 +77,8 @@ static const struct call {
 	{ "cuStreamWaitValue32_v2",
 	  offsetof(struct peerdma_cuda, cuStreamWaitValue32), true },
 #undef CALL
+	{ "cuMemGetAddressRange_v2",
+	  offsetof(struct peerdma_cuda, cuMemGetAddressRange), true },
 	{ "cuStreamWriteValue32_v2",
 	  offsetof(struct peerdma_cuda, cuStreamWriteValue32), true },
 	{ "cuMemcpyBatchAsync",
@@ -236,6 +238,39 @@ bool peerdma_cuda_pointer(const struct peerdma_cuda *cuda, uint64_t addr,
 		out->ordinal = -1;
 	out->flush = out->ordinal >= 0 && needs_flush(cuda, out->ordinal);
 	return true;
+}
+
+/**
+ * peerdma_cuda_range() - is a range wholly CUDA's?
+ * @cuda: loaded
+ * @context: of the memory
+ * @addr: a CUDA device pointer
+ * @len: bytes
+ *
+ * Allocations that are mapped one behind the other count as one.
+ *
+ * Return: true, also where this driver does not tell.
+ */
+bool peerdma_cuda_range(const struct peerdma_cuda *cuda,
+			peerdma_cuda_context context, uint64_t addr,
+			uint64_t len)
+{
+	unsigned long long base;
+	uint64_t end = addr + len;
+	size_t size;
+
+	if (!cuda->cuMemGetAddressRange)
+		return true;
+	if (cuda->cuCtxPushCurrent(context))
+		return false;
+	while (addr < end) {
+		if (cuda->cuMemGetAddressRange(&base, &size, addr) ||
+		    base + size <= addr)
+			break;
+		addr = base + size;
+	}
+	cuda->cuCtxPopCurrent(&context);
+	return addr >= end;
 }
 
 /**

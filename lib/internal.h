@@ -57,6 +57,9 @@ struct peerdma_cuda {
 	int (*cuCtxPopCurrent)(peerdma_cuda_context *out);
 	int (*cuMemAlloc)(unsigned long long *out, size_t len);
 	int (*cuMemFree)(unsigned long long addr);
+	/* NULL: not in this driver. */
+	int (*cuMemGetAddressRange)(unsigned long long *base, size_t *size,
+				    unsigned long long addr);
 	int (*cuMemAllocHost)(void **out, size_t len);
 	int (*cuMemFreeHost)(void *addr);
 	int (*cuMemcpyHtoDAsync)(unsigned long long dst, const void *src,
@@ -117,6 +120,9 @@ int peerdma_cuda_gpu_device(const struct peerdma_cuda *cuda, int ordinal,
 			    uint32_t *out_device);
 bool peerdma_cuda_pointer(const struct peerdma_cuda *cuda, uint64_t addr,
 			  struct peerdma_cuda_pointer *out);
+bool peerdma_cuda_range(const struct peerdma_cuda *cuda,
+			peerdma_cuda_context context, uint64_t addr,
+			uint64_t len);
 void peerdma_cuda_sync_memops(const struct peerdma_cuda *cuda, uint64_t addr);
 int peerdma_cuda_flush(const struct peerdma_cuda *cuda,
 		       peerdma_cuda_context context);

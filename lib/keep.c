@@ -14,6 +14,7 @@
  * than that would push itself out in every pass.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/magic.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -288,6 +289,14 @@ static struct peerdma_keep *create(struct peerdma *ctx)
 	return other;
 }
 
+/* The program may want to seal it, which waits in vain for pinned pages. */
+static bool may_be_sealed(int fd)
+{
+	int seals = fcntl(fd, F_GET_SEALS);
+
+	return seals >= 0 && !(seals & (F_SEAL_SEAL | F_SEAL_WRITE));
+}
+
 /*
  * Only where every change of a file passes this machine's page cache: not on
  * network filesystems, and not where a file's pages may be another one's.
@@ -303,8 +312,9 @@ static bool is_local(int fd)
 	case XFS_SUPER_MAGIC:
 	case BTRFS_SUPER_MAGIC:
 	case F2FS_SUPER_MAGIC:
-	case TMPFS_MAGIC:
 		return true;
+	case TMPFS_MAGIC:
+		return !may_be_sealed(fd);
 	default:
 		return false;
 	}

@@ -18,10 +18,12 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -228,6 +230,18 @@ static int check_opts(const struct peerdma_region_opts *opts)
 	return o.flags || o.reserved ? -EOPNOTSUPP : 0;
 }
 
+/*
+ * There a file's bytes change hands when it is first written to: its descriptors
+ * and mappings stay with the old ones, and nothing tells them.
+ */
+static bool may_change_hands(const struct peerdma_file *file)
+{
+	struct statfs fs;
+
+	return !fstatfs(file->fd, &fs) &&
+	       (uint32_t)fs.f_type == OVERLAYFS_SUPER_MAGIC;
+}
+
 static int map_range(struct peerdma *ctx, int fd, uint64_t offset,
 		     uint64_t len, struct peerdma_region **out_region)
 {
@@ -244,6 +258,8 @@ static int map_range(struct peerdma *ctx, int fd, uint64_t offset,
 		return err;
 	if (file.end != UINT64_MAX && offset + len > file.end)
 		err = -ERANGE;
+	else if (may_change_hands(&file))
+		err = -EOPNOTSUPP;
 	else
 		err = peerdma_region_map(ctx, &file, start,
 					 ((offset + len + page - 1) & -page) -
@@ -268,6 +284,7 @@ static int map_range(struct peerdma *ctx, int fd, uint64_t offset,
  * or replaced since is noticed and read as if there were no region.
  *
  * Return: 0; -EINVAL: no length; -ERANGE: the file is shorter; -ENODEV: no GPU;
+ * -EOPNOTSUPP: a flag that is not known, or overlayfs, where it would go stale;
  * -ENOMEM: too much to be pinned; another negative errno.
  */
 int peerdma_region_open(struct peerdma *ctx, int fd, uint64_t offset,

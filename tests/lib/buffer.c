@@ -146,6 +146,30 @@ static void staged_buffers_know_why(void **state)
 	peerdma_close(other);
 }
 
+/* No module looks at it then. */
+static void staged_buffers_stay_in_their_memory(void **state)
+{
+	PEERDMA_SIZED(peerdma_buffer_opts, opts, .flags = PEERDMA_F_STAGED_OK);
+	PEERDMA_SIZED(peerdma_buffer_info, info);
+	struct peerdma_buffer *all, *part = NULL;
+	uint64_t addr;
+
+	(void)state;
+	assert_int_equal(peerdma_buffer_alloc(ctx, 5000, &opts, &all), 0);
+	assert_int_equal(peerdma_buffer_info(all, &info), 0);
+	addr = info.device_addr;
+	fake_kernel.pin_errno = ENXIO;
+	assert_int_equal(peerdma_buffer_pin(ctx, addr + 1, 5000, &opts, &part),
+			 -EFAULT);
+	assert_int_equal(peerdma_buffer_pin(ctx, addr + 4999, 2, &opts, &part),
+			 -EFAULT);
+	assert_null(part);
+	assert_int_equal(peerdma_buffer_pin(ctx, addr + 1, 4999, &opts, &part),
+			 0);
+	peerdma_buffer_close(part);
+	peerdma_buffer_close(all);
+}
+
 static void alloc_frees_what_cannot_be_pinned(void **state)
 {
 	struct peerdma_buffer *buf;
@@ -314,6 +338,7 @@ int main(void)
 		TEST(pin_fails_as_the_kernel_says),
 		TEST(without_module_pin_fails),
 		TEST(staged_buffers_know_why),
+		TEST(staged_buffers_stay_in_their_memory),
 		TEST(alloc_frees_what_cannot_be_pinned),
 		TEST(cuda_memory_is_made_synchronous),
 		TEST(a_mapping_starts_at_the_first_byte),

@@ -167,6 +167,23 @@ int cuMemFree_v2(unsigned long long addr)
 	return 0;
 }
 
+int cuMemGetAddressRange_v2(unsigned long long *base, size_t *size,
+			    unsigned long long addr);
+int cuMemGetAddressRange_v2(unsigned long long *base, size_t *size,
+			    unsigned long long addr)
+{
+	uint64_t n = (addr - BASE) / STRIDE, offset;
+	int fd;
+
+	if (!depth)
+		return INVALID_CONTEXT;
+	if (!fake_cuda_find(addr, 1, &fd, &offset))
+		return INVALID_VALUE;
+	*base = BASE + n * STRIDE;
+	*size = slots[n].len;
+	return 0;
+}
+
 int cuMemAllocHost_v2(void **out, size_t len)
 {
 	if (!depth)

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -193,6 +194,28 @@ static void not_where_others_write(void **state)
 	assert_int_equal(fake_cuda.registrations, 0);
 }
 
+/* The kernel refuses that as long as its pages are pinned. */
+static void what_may_be_sealed_can_be(void **state)
+{
+	int file = fd, i;
+
+	(void)state;
+	fake_kernel.fs_type = TMPFS_MAGIC;
+	fd = memfd_create("peerdma", MFD_ALLOW_SEALING);
+	assert_int_equal(pwrite(fd, content, LEN, 0), LEN);
+	for (i = 0; i < 4; i++)
+		assert_int_equal(read_piece(0, LEN), 0);
+	assert_int_equal(fake_cuda.registrations, 0);
+	assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), 0);
+	close(fd);
+	/* Any other memory file is like any file. */
+	fd = memfd_create("peerdma", 0);
+	assert_int_equal(pwrite(fd, content, LEN, 0), LEN);
+	assert_true(becomes(LEN));
+	close(fd);
+	fd = file;
+}
+
 static void what_cannot_be_pinned_is_read_as_ever(void **state)
 {
 	int i;
@@ -362,6 +385,7 @@ int main(void)
 		TEST(not_unless_wanted),
 		TEST(no_more_than_allowed),
 		TEST(not_where_others_write),
+		TEST(what_may_be_sealed_can_be),
 		TEST(what_cannot_be_pinned_is_read_as_ever),
 		TEST(writers_are_seen),
 		TEST(what_is_replaced_is_noticed),

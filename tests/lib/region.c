@@ -2,6 +2,7 @@
 /* File ranges that stay pinned, and what becomes of the file meanwhile. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -39,6 +40,7 @@ static int set_up(void **state)
 	(void)state;
 	fake_kernel_reset();
 	fake_kernel.resident = true;
+	fake_kernel.fs_type = EXT4_SUPER_MAGIC;
 	fake_cuda = (struct fake_cuda){ .nr_gpus = 1, .ordering = 100 };
 	content = malloc(LEN);
 	if (!content)
@@ -105,6 +107,11 @@ static void wrong_arguments(void **state)
 			 -EBADF);
 	assert_int_equal(peerdma_region_open(ctx, folder, 0, 1, NULL, &region),
 			 -EISDIR);
+	/* Its bytes are another file's once somebody writes to it. */
+	fake_kernel.fs_type = OVERLAYFS_SUPER_MAGIC;
+	assert_int_equal(peerdma_region_open(ctx, fd, 0, LEN, NULL, &region),
+			 -EOPNOTSUPP);
+	fake_kernel.fs_type = EXT4_SUPER_MAGIC;
 	fake_cuda.fail_register = 1;
 	assert_int_equal(peerdma_region_open(ctx, fd, 0, LEN, NULL, &region),
 			 -ENOMEM);
