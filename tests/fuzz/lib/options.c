@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -130,6 +131,25 @@ static int go_on(void *arg, uint64_t done, uint64_t total)
 	return done > LEN / 2;
 }
 
+/* A range that was to be read: the file's bytes as far as it says, then any. */
+static void read_check(uint64_t at, uint64_t to, uint64_t wanted, int64_t ret)
+{
+	if (ret > 0) {
+		need((uint64_t)ret <= wanted);
+		need(at + ret <= LEN && to + ret <= LEN);
+		need(!memcmp(rig.memory + to, rig.content + at, ret));
+	}
+	/* What is refused for its range is not begun. */
+	if (to <= LEN && wanted <= LEN - to)
+		memcpy(rig.model + to, rig.memory + to, wanted);
+}
+
+/* And not a byte beside it. */
+static void memory_check(void)
+{
+	need(!memcmp(rig.memory, rig.model, LEN));
+}
+
 /* What was written is there; then the file is as it was. */
 static void file_check(uint64_t at, uint64_t from, ssize_t len)
 {
@@ -172,14 +192,9 @@ static void call_io(const uint8_t *head, const uint8_t *bytes, size_t len,
 	} else {
 		ret = peerdma_read_opts(rig.buf, rig.fd, bytes_wanted, at, to,
 					opts, result);
-		if (ret > 0) {
-			need(at + ret <= LEN && to + ret <= LEN);
-			memcpy(rig.model + to, rig.content + at, ret);
-			need(!memcmp(rig.memory + to, rig.model + to, ret));
-		}
-		/* What came before an error counts for nothing. */
-		memcpy(rig.model, rig.memory, LEN);
+		read_check(at, to, bytes_wanted, ret);
 	}
+	memory_check();
 	free(opts);
 	free(result);
 }
@@ -273,6 +288,209 @@ static void call_region(const uint8_t *head, const uint8_t *bytes, size_t len)
 	free(opts);
 }
 
+#define VECS	3
+
+static void draw_vecs(const uint8_t *head, struct peerdma_io_vec *vecs)
+{
+	int i;
+
+	for (i = 0; i < VECS; i++)
+		vecs[i] = (struct peerdma_io_vec){
+			.file_offset = number(head + 1) + i * 8192,
+			.buffer_offset = number(head + 3) + i * 8192,
+			.len = head[2 + i] & 1 ? head[2 + i] * 16 : 8192,
+			.result = 12345,
+		};
+}
+
+/* Each has a result; where the whole request was wrong, none has been begun. */
+static void vecs_check(const struct peerdma_io_vec *vecs, int nr, int writes,
+		       int64_t ret)
+{
+	int64_t sum = 0;
+	int i;
+
+	for (i = 0; i < nr; i++) {
+		need(vecs[i].result != 12345 || ret == -EINVAL);
+		if (vecs[i].result == 12345)
+			continue;
+		if (vecs[i].result > 0)
+			sum += vecs[i].result;
+		if (!writes)
+			read_check(vecs[i].file_offset, vecs[i].buffer_offset,
+				   vecs[i].len, vecs[i].result);
+	}
+	need(ret == sum || (ret < 0 && !sum));
+	memory_check();
+	if (writes)
+		file_check(0, 0, 0);
+}
+
+static void call_vecs(const uint8_t *head, const uint8_t *bytes, size_t len,
+		      int writes)
+{
+	void *opts = is_struct(len) ? sized(bytes, len, NULL, 2) : NULL;
+	void *result = len ? sized(bytes, len > 8 ? len : 8, NULL, 0) : NULL;
+	struct peerdma_io_vec vecs[VECS];
+	int nr = head[0] >> 6;
+	ssize_t ret;
+
+	draw_vecs(head, vecs);
+	if (writes)
+		ret = peerdma_writev(rig.buf, rig.fd, vecs, nr, opts, result);
+	else
+		ret = peerdma_readv(rig.buf, rig.fd, vecs, nr, opts, result);
+	vecs_check(vecs, nr, writes, ret);
+	free(opts);
+	free(result);
+}
+
+static void put(unsigned char *to, size_t len, size_t at, const void *value,
+		size_t size)
+{
+	if (len <= at)
+		return;
+	/* A part of a pointer is no pointer. */
+	if (len < at + size)
+		memset(to + at, 0, len - at);
+	else
+		memcpy(to + at, value, size);
+}
+
+#define PUT(to, len, field, value) \
+	put(to, len, offsetof(struct peerdma_io_request, field), &(value), \
+	    sizeof(value))
+
+static void completed(const struct peerdma_io_request *r,
+		      const struct peerdma_completion *c)
+{
+	int writes = r->flags & PEERDMA_IO_WRITE;
+
+	need(c->user_data == r->user_data);
+	need(c->result >= 0 || c->result == c->error);
+	if (r->nr_vecs) {
+		vecs_check(r->vecs, r->nr_vecs, writes, c->result);
+	} else if (writes) {
+		file_check(r->file_offset, r->buffer_offset, c->result);
+		memory_check();
+	} else {
+		read_check(r->file_offset, r->buffer_offset, r->len, c->result);
+		memory_check();
+	}
+}
+
+/* The struct as the queue has to understand it, when it takes it. */
+static void submit(struct peerdma_queue *queue, const uint8_t *head,
+		   const uint8_t *bytes, size_t len)
+{
+	struct peerdma_io_request known = { 0 };
+	unsigned char *request = sized(bytes, len, NULL, 0);
+	struct peerdma_io_vec vecs[VECS], *some = vecs;
+	uint64_t at = number(head + 1), to = number(head + 3);
+	uint32_t nr = head[0] >> 6;
+	struct peerdma_completion done;
+	void *none = NULL;
+
+	draw_vecs(head, vecs);
+	PUT(request, len, buf, rig.buf);
+	PUT(request, len, fd, rig.fd);
+	PUT(request, len, stream, none);
+	PUT(request, len, nr_vecs, nr);
+	if (nr) {
+		at = to = 0;
+		PUT(request, len, len, at);
+	}
+	PUT(request, len, vecs, some);
+	PUT(request, len, file_offset, at);
+	PUT(request, len, buffer_offset, to);
+	memcpy(&known, request, len < sizeof(known) ? len : sizeof(known));
+	if (peerdma_queue_submit(queue, (const void *)request, 1,
+				 head[1] & PEERDMA_SUBMIT_WAIT) == 1) {
+		need(peerdma_queue_reap(queue, &done, 1, 1, NULL) == 1);
+		completed(&known, &done);
+	}
+	need(!peerdma_queue_reap(queue, &done, 0, 1, NULL));
+	free(request);
+}
+
+/* @known: the queue is an ordinary one, and the struct is a request. */
+static void call_queue(const uint8_t *head, const uint8_t *bytes, size_t len,
+		       int known)
+{
+	void *opts = is_struct(len) ? sized(bytes, len, NULL, 0) : NULL;
+	unsigned int depth = number(head + 1) & 0xffff;
+	struct peerdma_queue *queue;
+
+	if (known)
+		depth = 1 + head[4] % 4;
+	if (!peerdma_queue_create(rig.ctx, depth, known ? NULL : opts,
+				  &queue)) {
+		if (known && opts)
+			submit(queue, head, bytes, len);
+		else if (opts)
+			need(!peerdma_queue_info(queue, opts));
+		peerdma_queue_destroy(queue);
+	}
+	free(opts);
+}
+
+static void call_import(const uint8_t *head, const uint8_t *bytes, size_t len)
+{
+	void *opts = is_struct(len) ? sized(bytes, len, NULL, 1) : NULL;
+	int foreign = fake_kernel_foreign(4096 + head[1]);
+	const int fds[] = {
+		foreign, rig.fd, -1, peerdma_buffer_fd(rig.buf),
+	};
+	struct peerdma_buffer *buf;
+
+	rig.nr_buffers++;
+	if (!peerdma_buffer_import(rig.ctx, fds[head[0] >> 6], opts, &buf))
+		peerdma_buffer_close(buf);
+	close(foreign);
+	free(opts);
+}
+
+static void call_copy(const uint8_t *head)
+{
+	static unsigned char host[LEN];
+	uint64_t at = number(head + 1), len = number(head + 3);
+	int fits = at <= LEN && len <= LEN - at;
+
+	if (head[0] & 0x80) {
+		memset(host, head[2], sizeof(host));
+		need(fits == !peerdma_buffer_copy_in(rig.buf, at, host, len));
+		if (fits)
+			memcpy(rig.model + at, host, len);
+	} else {
+		need(fits == !peerdma_buffer_copy_out(rig.buf, at, host, len));
+		need(!fits || !memcmp(host, rig.model + at, len));
+	}
+	memory_check();
+}
+
+/* What came after the first eight. */
+static void call_more(const uint8_t *head, const uint8_t *bytes, size_t len)
+{
+	switch (head[0] / 8 % 8) {
+	case 1:
+	case 2:
+		call_queue(head, bytes, len, head[0] / 8 % 8 == 2);
+		break;
+	case 3:
+	case 4:
+		call_vecs(head, bytes, len, head[0] / 8 % 8 == 4);
+		break;
+	case 5:
+		call_import(head, bytes, len);
+		break;
+	case 6:
+		call_copy(head);
+		break;
+	default:
+		call_region(head, bytes, len);
+	}
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
 	if (len < HEAD)
@@ -295,7 +513,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		call_context(data, data + HEAD, len - HEAD);
 		break;
 	default:
-		call_region(data, data + HEAD, len - HEAD);
+		call_more(data, data + HEAD, len - HEAD);
 	}
 	if (rig.nr_buffers == BUFFERS)
 		rig_close();
