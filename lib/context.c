@@ -133,6 +133,7 @@ void peerdma_context_put(struct peerdma *ctx)
 	peerdma_lane_drain(ctx);
 	peerdma_drive_drain(ctx);
 	peerdma_bounce_drain(ctx);
+	peerdma_reopened_sweep();
 	if (ctx->context && !ctx->cuda.cuDeviceGet(&device, ctx->gpu))
 		ctx->cuda.cuDevicePrimaryCtxRelease(device);
 	if (ctx->device_fd >= 0)

@@ -4,7 +4,7 @@
  *
  * Whether I/O is unbuffered belongs to an open file description, which the
  * caller may share with others; so where the other kind is needed the file is
- * opened a second time, through /proc, and the caller's flags stay as they are.
+ * opened a second time (reopen.c), and the caller's flags stay as they are.
  *
  * Both kinds may serve one request: whole blocks go around the page cache, and
  * what is written of a partial block goes through it. The kernel keeps that
@@ -16,7 +16,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -105,23 +104,10 @@ int peerdma_file_open(struct peerdma_file *file, int fd, bool write)
 void peerdma_file_close(struct peerdma_file *file)
 {
 	if (file->direct_fd >= 0 && file->direct_fd != file->fd)
-		close(file->direct_fd);
+		peerdma_reopened_close(file, O_DIRECT, file->direct_fd);
 	if (file->cached_fd >= 0 && file->cached_fd != file->fd)
-		close(file->cached_fd);
+		peerdma_reopened_close(file, 0, file->cached_fd);
 	pthread_mutex_destroy(&file->lock);
-}
-
-static int reopen(const struct peerdma_file *file, int direct)
-{
-	int keep = file->flags & (O_SYNC | O_DSYNC | O_NOATIME);
-	char path[40];
-	int fd;
-
-	/* thread-self: /proc/self is empty once the main thread has ended. */
-	snprintf(path, sizeof(path), "/proc/thread-self/fd/%d", file->fd);
-	fd = open(path, (file->write ? O_WRONLY : O_RDONLY) | keep | direct |
-			O_CLOEXEC);
-	return fd >= 0 ? fd : -errno;
 }
 
 /**
@@ -137,7 +123,7 @@ int peerdma_file_direct(struct peerdma_file *file)
 
 	if (file->direct_fd >= 0)
 		return file->direct_fd;
-	fd = reopen(file, O_DIRECT);
+	fd = peerdma_reopen(file, O_DIRECT);
 	if (fd < 0)
 		return fd;
 	file->direct_fd = fd;
@@ -175,7 +161,7 @@ int peerdma_file_cached(struct peerdma_file *file)
 
 	pthread_mutex_lock(&file->lock);
 	if (file->cached_fd < 0) {
-		fd = reopen(file, 0);
+		fd = peerdma_reopen(file, 0);
 		if (fd >= 0)
 			file->cached_fd = fd;
 	} else {

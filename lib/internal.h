@@ -383,6 +383,13 @@ int peerdma_file_peek(struct peerdma_file *file, void *dst, uint64_t offset,
 int peerdma_file_store(struct peerdma_file *file, const char *src,
 		       uint64_t offset, size_t len, size_t *out_moved);
 
+/* ---- reopen.c: descriptors of our own --------------------------------------- */
+
+int peerdma_reopen(const struct peerdma_file *file, int direct);
+void peerdma_reopened_close(const struct peerdma_file *file, int direct,
+			    int fd);
+void peerdma_reopened_sweep(void);
+
 /* ---- stream.c: past the caches ------------------------------------------- */
 
 /* Elsewhere it would be one more copy. */
