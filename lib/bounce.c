@@ -67,18 +67,18 @@ static void *map_memory(void)
 static int pin_by_cuda(struct peerdma *ctx, void *addr)
 {
 	peerdma_cuda_context context;
-	int err;
+	int err, mode;
 
 	err = peerdma_context_cuda(ctx, &context);
 	if (err)
 		return err;
-	err = peerdma_cuda_errno(ctx->cuda.cuCtxPushCurrent(context));
+	err = peerdma_cuda_enter(&ctx->cuda, context, &mode);
 	if (err)
 		return err;
 	bind_to_gpu(ctx, addr);
 	err = peerdma_cuda_errno(ctx->cuda.cuMemHostRegister(
 		addr, PEERDMA_BOUNCE_LEN, REGISTER_PORTABLE));
-	ctx->cuda.cuCtxPopCurrent(&context);
+	peerdma_cuda_leave(&ctx->cuda, mode);
 	/* Of pinned pages a child would get copies at once. */
 	if (!err)
 		madvise(addr, PEERDMA_BOUNCE_LEN, MADV_DONTFORK);
@@ -103,12 +103,13 @@ static struct peerdma_bounce *bounce_new(struct peerdma *ctx, bool cuda)
 
 static void bounce_free(struct peerdma *ctx, struct peerdma_bounce *bounce)
 {
-	peerdma_cuda_context context = ctx->context;
+	int mode;
 
 	/* Where the program has ended the CUDA context, its pins are gone. */
-	if (bounce->cuda && !ctx->cuda.cuCtxPushCurrent(context)) {
+	if (bounce->cuda &&
+	    !peerdma_cuda_enter(&ctx->cuda, ctx->context, &mode)) {
 		ctx->cuda.cuMemHostUnregister(bounce->addr);
-		ctx->cuda.cuCtxPopCurrent(&context);
+		peerdma_cuda_leave(&ctx->cuda, mode);
 	}
 	/* A child has none that is pinned, and perhaps something else there. */
 	if (!bounce->cuda || ctx->pid == getpid())

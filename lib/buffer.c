@@ -53,13 +53,27 @@ size_t peerdma_buffer_skew(const struct peerdma_buffer *buf)
 static void free_memory(struct peerdma *ctx, uint64_t addr)
 {
 	peerdma_cuda_context context;
+	int mode;
 
 	if (peerdma_context_cuda(ctx, &context))
 		return;
-	if (ctx->cuda.cuCtxPushCurrent(context))
+	if (peerdma_cuda_enter(&ctx->cuda, context, &mode))
 		return;
 	ctx->cuda.cuMemFree(addr);
-	ctx->cuda.cuCtxPopCurrent(&context);
+	peerdma_cuda_leave(&ctx->cuda, mode);
+}
+
+static void end_stream(struct peerdma_buffer *buf)
+{
+	const struct peerdma_cuda *cuda = &buf->ctx->cuda;
+	int mode;
+
+	/* The program may have ended its CUDA context, and it with that. */
+	if (!buf->stream ||
+	    peerdma_cuda_enter(cuda, buf->pointer.context, &mode))
+		return;
+	cuda->cuStreamDestroy(buf->stream);
+	peerdma_cuda_leave(cuda, mode);
 }
 
 /**
@@ -76,8 +90,7 @@ void peerdma_buffer_close(struct peerdma_buffer *buf)
 	if (!buf)
 		return;
 	ctx = buf->ctx;
-	if (buf->stream)
-		ctx->cuda.cuStreamDestroy(buf->stream);
+	end_stream(buf);
 	if (buf->window)
 		peerdma_buffer_unmap(buf, buf->window);
 	peerdma_pages_put(buf);
@@ -222,18 +235,18 @@ int peerdma_buffer_alloc(struct peerdma *ctx, uint64_t len,
 {
 	peerdma_cuda_context context;
 	unsigned long long addr;
-	int err;
+	int err, mode;
 
 	if (!len)
 		return -EINVAL;
 	err = peerdma_context_cuda(ctx, &context);
 	if (err)
 		return err;
-	err = peerdma_cuda_errno(ctx->cuda.cuCtxPushCurrent(context));
+	err = peerdma_cuda_enter(&ctx->cuda, context, &mode);
 	if (err)
 		return err;
 	err = peerdma_cuda_errno(ctx->cuda.cuMemAlloc(&addr, len));
-	ctx->cuda.cuCtxPopCurrent(&context);
+	peerdma_cuda_leave(&ctx->cuda, mode);
 	if (err)
 		return err;
 	err = peerdma_buffer_pin(ctx, addr, len, opts, out_buf);

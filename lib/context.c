@@ -124,8 +124,6 @@ struct peerdma *peerdma_context_get(struct peerdma *ctx)
  */
 void peerdma_context_put(struct peerdma *ctx)
 {
-	int device;
-
 	if (atomic_fetch_sub(&ctx->refs, 1) != 1)
 		return;
 	peerdma_keep_end(ctx);
@@ -134,8 +132,8 @@ void peerdma_context_put(struct peerdma *ctx)
 	peerdma_drive_drain(ctx);
 	peerdma_bounce_drain(ctx);
 	peerdma_reopened_sweep();
-	if (ctx->context && !ctx->cuda.cuDeviceGet(&device, ctx->gpu))
-		ctx->cuda.cuDevicePrimaryCtxRelease(device);
+	if (ctx->context)
+		peerdma_cuda_release(&ctx->cuda, ctx->gpu);
 	if (ctx->device_fd >= 0)
 		close(ctx->device_fd);
 	if (ctx->pagemap_fd >= 0)
@@ -167,20 +165,16 @@ void peerdma_close(struct peerdma *ctx)
  */
 int peerdma_context_cuda(struct peerdma *ctx, peerdma_cuda_context *out)
 {
-	int device, result = 0;
+	int err = 0;
 
 	if (ctx->gpu == PEERDMA_GPU_NONE)
 		return -ENODEV;
 	pthread_mutex_lock(&ctx->lock);
-	if (!ctx->context) {
-		result = ctx->cuda.cuDeviceGet(&device, ctx->gpu);
-		if (!result)
-			result = ctx->cuda.cuDevicePrimaryCtxRetain(
-				&ctx->context, device);
-	}
+	if (!ctx->context)
+		err = peerdma_cuda_retain(&ctx->cuda, ctx->gpu, &ctx->context);
 	*out = ctx->context;
 	pthread_mutex_unlock(&ctx->lock);
-	return peerdma_cuda_errno(result);
+	return err;
 }
 
 /**

@@ -35,13 +35,12 @@ static int copy_by_cuda(struct peerdma_buffer *buf, uint64_t offset,
 			const void *src, void *dst, size_t len)
 {
 	const struct peerdma_cuda *cuda = &buf->ctx->cuda;
-	peerdma_cuda_context context;
 	peerdma_cuda_stream stream;
-	int result;
+	int err, mode, result;
 
-	result = cuda->cuCtxPushCurrent(buf->pointer.context);
-	if (result)
-		return peerdma_cuda_errno(result);
+	err = peerdma_cuda_enter(cuda, buf->pointer.context, &mode);
+	if (err)
+		return err;
 	result = stream_of(buf, &stream);
 	if (!result && src)
 		result = cuda->cuMemcpyHtoDAsync(buf->addr + offset, src, len,
@@ -51,7 +50,7 @@ static int copy_by_cuda(struct peerdma_buffer *buf, uint64_t offset,
 						 stream);
 	if (!result)
 		result = cuda->cuStreamSynchronize(stream);
-	cuda->cuCtxPopCurrent(&context);
+	peerdma_cuda_leave(cuda, mode);
 	return peerdma_cuda_errno(result);
 }
 

@@ -35,6 +35,7 @@ enum {
 	FLUSH_OPTION_HOST		= 1,
 	FLUSH_TARGET_CURRENT_CONTEXT	= 0,
 	WRITES_TO_OWNER			= 100,
+	CAPTURE_MODE_RELAXED		= 2,
 };
 
 static const struct call {
@@ -210,6 +211,83 @@ static bool needs_flush(const struct peerdma_cuda *cuda, int ordinal)
 	return ordering < WRITES_TO_OWNER && options & FLUSH_OPTION_HOST;
 }
 
+/* Without it in the driver threads do not get in each other's way, or all do. */
+static int exchange_mode(const struct peerdma_cuda *cuda, int mode)
+{
+	if (cuda->cuThreadExchangeStreamCaptureMode)
+		cuda->cuThreadExchangeStreamCaptureMode(&mode);
+	return mode;
+}
+
+/**
+ * peerdma_cuda_enter() - begin with calls of the library's own
+ * @cuda: loaded
+ * @context: becomes the thread's current one
+ * @out_mode: for peerdma_cuda_leave(), on the same thread
+ *
+ * While a thread records a graph (in the mode that is the default) CUDA lets no
+ * other thread allocate, pin or wait, and the attempt ends the recording. What we
+ * do has nothing to do with it, and CUDA takes a thread's word for that.
+ *
+ * Return: 0 or a negative errno.
+ */
+int peerdma_cuda_enter(const struct peerdma_cuda *cuda,
+		       peerdma_cuda_context context, int *out_mode)
+{
+	int result = cuda->cuCtxPushCurrent(context);
+
+	if (!result)
+		*out_mode = exchange_mode(cuda, CAPTURE_MODE_RELAXED);
+	return peerdma_cuda_errno(result);
+}
+
+/**
+ * peerdma_cuda_leave() - the thread is its owner's again
+ * @cuda: entered
+ * @mode: from peerdma_cuda_enter(); the last one that was entered comes first
+ */
+void peerdma_cuda_leave(const struct peerdma_cuda *cuda, int mode)
+{
+	peerdma_cuda_context context;
+
+	exchange_mode(cuda, mode);
+	cuda->cuCtxPopCurrent(&context);
+}
+
+/**
+ * peerdma_cuda_retain() - the primary context of a GPU
+ * @cuda: loaded
+ * @ordinal: CUDA's number of the GPU
+ * @out: valid until peerdma_cuda_release()
+ *
+ * Return: 0 or a negative errno.
+ */
+int peerdma_cuda_retain(const struct peerdma_cuda *cuda, int ordinal,
+			peerdma_cuda_context *out)
+{
+	int mode = exchange_mode(cuda, CAPTURE_MODE_RELAXED), gpu, result;
+
+	result = cuda->cuDeviceGet(&gpu, ordinal);
+	if (!result)
+		result = cuda->cuDevicePrimaryCtxRetain(out, gpu);
+	exchange_mode(cuda, mode);
+	return peerdma_cuda_errno(result);
+}
+
+/**
+ * peerdma_cuda_release() - let go of it
+ * @cuda: loaded
+ * @ordinal: as it was retained
+ */
+void peerdma_cuda_release(const struct peerdma_cuda *cuda, int ordinal)
+{
+	int mode = exchange_mode(cuda, CAPTURE_MODE_RELAXED), gpu;
+
+	if (!cuda->cuDeviceGet(&gpu, ordinal))
+		cuda->cuDevicePrimaryCtxRelease(gpu);
+	exchange_mode(cuda, mode);
+}
+
 /**
  * peerdma_cuda_pointer() - what CUDA knows of an address
  * @cuda: loaded, or not to be had
@@ -284,9 +362,11 @@ bool peerdma_cuda_range(const struct peerdma_cuda *cuda,
  */
 void peerdma_cuda_sync_memops(const struct peerdma_cuda *cuda, uint64_t addr)
 {
+	int mode = exchange_mode(cuda, CAPTURE_MODE_RELAXED);
 	unsigned int on = 1;
 
 	cuda->cuPointerSetAttribute(&on, POINTER_ATTRIBUTE_SYNC_MEMOPS, addr);
+	exchange_mode(cuda, mode);
 }
 
 /**
@@ -299,13 +379,13 @@ void peerdma_cuda_sync_memops(const struct peerdma_cuda *cuda, uint64_t addr)
 int peerdma_cuda_flush(const struct peerdma_cuda *cuda,
 		       peerdma_cuda_context context)
 {
-	int result;
+	int err, mode;
 
-	result = cuda->cuCtxPushCurrent(context);
-	if (result)
-		return peerdma_cuda_errno(result);
-	result = cuda->cuFlushGPUDirectRDMAWrites(FLUSH_TARGET_CURRENT_CONTEXT,
-						  WRITES_TO_OWNER);
-	cuda->cuCtxPopCurrent(&context);
-	return peerdma_cuda_errno(result);
+	err = peerdma_cuda_enter(cuda, context, &mode);
+	if (err)
+		return err;
+	err = peerdma_cuda_errno(cuda->cuFlushGPUDirectRDMAWrites(
+		FLUSH_TARGET_CURRENT_CONTEXT, WRITES_TO_OWNER));
+	peerdma_cuda_leave(cuda, mode);
+	return err;
 }

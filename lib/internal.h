@@ -126,6 +126,12 @@ bool peerdma_cuda_range(const struct peerdma_cuda *cuda,
 void peerdma_cuda_sync_memops(const struct peerdma_cuda *cuda, uint64_t addr);
 int peerdma_cuda_flush(const struct peerdma_cuda *cuda,
 		       peerdma_cuda_context context);
+int peerdma_cuda_enter(const struct peerdma_cuda *cuda,
+		       peerdma_cuda_context context, int *out_mode);
+void peerdma_cuda_leave(const struct peerdma_cuda *cuda, int mode);
+int peerdma_cuda_retain(const struct peerdma_cuda *cuda, int ordinal,
+			peerdma_cuda_context *out);
+void peerdma_cuda_release(const struct peerdma_cuda *cuda, int ordinal);
 
 /* ---- context.c ----------------------------------------------------------- */
 
@@ -280,6 +286,7 @@ struct peerdma_lane {
 	uint64_t values[PEERDMA_LANE_EVENTS];
 	unsigned int head;		/* marks made */
 	unsigned int tail;		/* marks passed */
+	int mode;			/* the thread's, for leaving CUDA */
 };
 
 #define PEERDMA_COPIES_MAX	256

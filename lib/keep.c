@@ -34,7 +34,6 @@
 #define SETS_MAX	(1u << 16)
 #define IDLE_MS		10000
 #define TICK_NS		500000000
-#define CAPTURE_RELAXED	2
 
 #ifndef XFS_SUPER_MAGIC
 #define XFS_SUPER_MAGIC	0x58465342
@@ -225,12 +224,8 @@ static void await_work(struct peerdma_keep *keep)
 static void *thread_main(void *arg)
 {
 	struct peerdma_keep *keep = arg;
-	int mode = CAPTURE_RELAXED;
 	struct note *note;
 
-	/* A thread that records a graph need not know of this one. */
-	if (keep->ctx->cuda.cuThreadExchangeStreamCaptureMode)
-		keep->ctx->cuda.cuThreadExchangeStreamCaptureMode(&mode);
 	pthread_mutex_lock(&keep->lock);
 	while (!keep->stop) {
 		note = pop_wanted(keep);

@@ -87,11 +87,11 @@ int peerdma_lane_get(struct peerdma *ctx, peerdma_cuda_context context,
 {
 	const struct peerdma_cuda *cuda = &ctx->cuda;
 	struct peerdma_lane *lane;
-	int result;
+	int err, mode, result = 0;
 
-	result = cuda->cuCtxPushCurrent(context);
-	if (result)
-		return peerdma_cuda_errno(result);
+	err = peerdma_cuda_enter(cuda, context, &mode);
+	if (err)
+		return err;
 	lane = take_idle(ctx, context);
 	if (!lane) {
 		lane = calloc(1, sizeof(*lane));
@@ -101,10 +101,11 @@ int peerdma_lane_get(struct peerdma *ctx, peerdma_cuda_context context,
 		if (lane)
 			lane_empty(cuda, lane);
 		free(lane);
-		cuda->cuCtxPopCurrent(&context);
+		peerdma_cuda_leave(cuda, mode);
 		return peerdma_cuda_errno(result);
 	}
 	lane->context = context;
+	lane->mode = mode;
 	lane->head = lane->tail = 0;
 	atomic_fetch_add(&ctx->busy_lanes, 1);
 	*out = lane;
@@ -118,9 +119,7 @@ int peerdma_lane_get(struct peerdma *ctx, peerdma_cuda_context context,
  */
 void peerdma_lane_put(struct peerdma *ctx, struct peerdma_lane *lane)
 {
-	peerdma_cuda_context context;
-
-	ctx->cuda.cuCtxPopCurrent(&context);
+	peerdma_cuda_leave(&ctx->cuda, lane->mode);
 	atomic_fetch_sub(&ctx->busy_lanes, 1);
 	pthread_mutex_lock(&ctx->lock);
 	lane->next = ctx->lanes;
@@ -134,15 +133,15 @@ void peerdma_lane_put(struct peerdma *ctx, struct peerdma_lane *lane)
  */
 void peerdma_lane_drain(struct peerdma *ctx)
 {
-	peerdma_cuda_context context;
 	struct peerdma_lane *lane;
+	int mode;
 
 	while ((lane = ctx->lanes)) {
 		ctx->lanes = lane->next;
 		/* The program may have ended its CUDA context, and them with it. */
-		if (!ctx->cuda.cuCtxPushCurrent(lane->context)) {
+		if (!peerdma_cuda_enter(&ctx->cuda, lane->context, &mode)) {
 			lane_empty(&ctx->cuda, lane);
-			ctx->cuda.cuCtxPopCurrent(&context);
+			peerdma_cuda_leave(&ctx->cuda, mode);
 		}
 		free(lane);
 	}

@@ -146,16 +146,17 @@ static void drop_event(struct peerdma_queue *queue, struct peerdma_entry *entry)
 	const struct peerdma_cuda *cuda = &queue->ctx->cuda;
 	peerdma_cuda_context context = entry->event_context;
 	peerdma_cuda_event event = entry->event;
+	int mode;
 
 	if (!event)
 		return;
 	set_event(queue, entry, NULL, NULL);
 	/* The program may have ended its CUDA context, and it with that. */
-	if (cuda->cuCtxPushCurrent(context))
+	if (peerdma_cuda_enter(cuda, context, &mode))
 		return;
 	cuda->cuEventSynchronize(event);
 	cuda->cuEventDestroy(event);
-	cuda->cuCtxPopCurrent(&context);
+	peerdma_cuda_leave(cuda, mode);
 }
 
 /* Word and event may serve again once the last stream is past them. */
@@ -242,9 +243,9 @@ int peerdma_queue_arm(struct peerdma_queue *queue, struct peerdma_entry *entry)
 {
 	const struct peerdma_cuda *cuda = &queue->ctx->cuda;
 	peerdma_cuda_context context = entry->request.buf->pointer.context;
-	int err;
+	int err, mode;
 
-	err = peerdma_cuda_errno(cuda->cuCtxPushCurrent(context));
+	err = peerdma_cuda_enter(cuda, context, &mode);
 	if (err)
 		return err;
 	err = make_words(queue, context);
@@ -252,7 +253,7 @@ int peerdma_queue_arm(struct peerdma_queue *queue, struct peerdma_entry *entry)
 		err = make_event(queue, entry, context);
 	if (!err)
 		err = put_into_stream(queue, entry);
-	cuda->cuCtxPopCurrent(&context);
+	peerdma_cuda_leave(cuda, mode);
 	return err;
 }
 
@@ -272,16 +273,14 @@ void peerdma_queue_release(struct peerdma_queue *queue,
 static bool is_dead(const struct peerdma_cuda *cuda,
 		    const struct peerdma_entry *entry)
 {
-	peerdma_cuda_context context = entry->event_context;
-	int result;
+	int mode, result;
 
 	if (atomic_load(&entry->holds) != PEERDMA_HOLD_STREAM || !entry->event)
 		return false;
-	result = cuda->cuCtxPushCurrent(context);
-	if (result)
+	if (peerdma_cuda_enter(cuda, entry->event_context, &mode))
 		return true;
 	result = cuda->cuEventQuery(entry->event);
-	cuda->cuCtxPopCurrent(&context);
+	peerdma_cuda_leave(cuda, mode);
 	return result && result != PEERDMA_CUDA_NOT_READY;
 }
 
@@ -341,14 +340,15 @@ void peerdma_queue_disarm(struct peerdma_queue *queue)
 	const struct peerdma_cuda *cuda = &queue->ctx->cuda;
 	peerdma_cuda_context context = NULL;
 	unsigned int i;
+	int mode;
 
 	for (i = 0; i < queue->depth; i++) {
 		if (queue->entries[i].event)
 			context = queue->entries[i].event_context;
 		drop_event(queue, &queue->entries[i]);
 	}
-	if (!queue->words || cuda->cuCtxPushCurrent(context))
+	if (!queue->words || peerdma_cuda_enter(cuda, context, &mode))
 		return;
 	cuda->cuMemFreeHost(queue->words);
-	cuda->cuCtxPopCurrent(&context);
+	peerdma_cuda_leave(cuda, mode);
 }

@@ -174,19 +174,17 @@ static int fill_watch(struct peerdma_region *region)
 int peerdma_region_pin(struct peerdma_region *region)
 {
 	struct peerdma *ctx = region->ctx;
-	peerdma_cuda_context context;
-	int result, err;
+	int result, err, mode;
 
 	err = fill_watch(region);
+	if (!err)
+		err = peerdma_cuda_enter(&ctx->cuda, region->context, &mode);
 	if (err)
 		return err;
-	result = ctx->cuda.cuCtxPushCurrent(region->context);
-	if (result)
-		return peerdma_cuda_errno(result);
 	result = ctx->cuda.cuMemHostRegister(region->addr, region->len,
 					     REGISTER_PORTABLE |
 						     REGISTER_READ_ONLY);
-	ctx->cuda.cuCtxPopCurrent(&context);
+	peerdma_cuda_leave(&ctx->cuda, mode);
 	region->pinned = !result;
 	return peerdma_cuda_errno(result);
 }
@@ -198,7 +196,7 @@ int peerdma_region_pin(struct peerdma_region *region)
 void peerdma_region_free(struct peerdma_region *region)
 {
 	struct peerdma *ctx = region->ctx;
-	peerdma_cuda_context context;
+	int mode;
 
 	if (atomic_load(&region->users)) {
 		pthread_mutex_lock(&ctx->lock);
@@ -207,9 +205,10 @@ void peerdma_region_free(struct peerdma_region *region)
 		pthread_mutex_unlock(&ctx->lock);
 	}
 	/* Where the program has ended the CUDA context, its pins are gone. */
-	if (region->pinned && !ctx->cuda.cuCtxPushCurrent(region->context)) {
+	if (region->pinned &&
+	    !peerdma_cuda_enter(&ctx->cuda, region->context, &mode)) {
 		ctx->cuda.cuMemHostUnregister(region->addr);
-		ctx->cuda.cuCtxPopCurrent(&context);
+		peerdma_cuda_leave(&ctx->cuda, mode);
 	}
 	/* A child has no such mappings, and perhaps something else there. */
 	if (ctx->pid == getpid()) {

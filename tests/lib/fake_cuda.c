@@ -15,7 +15,8 @@
 #define STRIDE		0x100000000ull
 
 enum { INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201,
-       NOT_READY = 600, ILLEGAL_ADDRESS = 700, NOT_SUPPORTED = 801 };
+       NOT_READY = 600, ILLEGAL_ADDRESS = 700, NOT_SUPPORTED = 801,
+       CAPTURE_UNSUPPORTED = 900 };
 
 struct fake_cuda fake_cuda = { .nr_gpus = 1, .ordering = 100 };
 
@@ -29,6 +30,30 @@ static struct {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int context_of_gpu;
 static _Thread_local int depth;
+static _Thread_local int capture_mode;	/* 0: global, 2: relaxed */
+
+/*
+ * What a thread may not call while another one records a graph, unless it says
+ * that it knows what it does. The real one forbids less.
+ */
+static bool breaks_capture(void)
+{
+	if (!atomic_load(&fake_cuda.capturing) || capture_mode == 2)
+		return false;
+	atomic_fetch_add(&fake_cuda.broken_captures, 1);
+	return true;
+}
+
+int cuThreadExchangeStreamCaptureMode(int *mode)
+{
+	int was = capture_mode;
+
+	if (*mode < 0 || *mode > 2)
+		return INVALID_VALUE;
+	capture_mode = *mode;
+	*mode = was;
+	return 0;
+}
 
 bool fake_cuda_find(uint64_t addr, uint64_t len, int *out_fd,
 		    uint64_t *out_offset)
@@ -101,6 +126,8 @@ int cuDeviceGetAttribute(int *value, int attribute, int device)
 
 int cuDevicePrimaryCtxRetain(void **out, int device)
 {
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	(void)device;
 	__atomic_add_fetch(&fake_cuda.contexts, 1, __ATOMIC_SEQ_CST);
 	*out = &context_of_gpu;
@@ -109,6 +136,8 @@ int cuDevicePrimaryCtxRetain(void **out, int device)
 
 int cuDevicePrimaryCtxRelease_v2(int device)
 {
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	(void)device;
 	fake_cuda.contexts--;
 	return 0;
@@ -135,6 +164,8 @@ int cuMemAlloc_v2(unsigned long long *out, size_t len)
 {
 	int n;
 
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	if (!depth)
 		return INVALID_CONTEXT;
 	if (len >= STRIDE)
@@ -158,6 +189,8 @@ int cuMemFree_v2(unsigned long long addr)
 {
 	uint64_t n = (addr - BASE) / STRIDE;
 
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	if (!depth)
 		return INVALID_CONTEXT;
 	munmap(slots[n].memory, slots[n].len);
@@ -186,6 +219,8 @@ int cuMemGetAddressRange_v2(unsigned long long *base, size_t *size,
 
 int cuMemAllocHost_v2(void **out, size_t len)
 {
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	if (!depth)
 		return INVALID_CONTEXT;
 	if (fake_cuda.fail_alloc_host || posix_memalign(out, 4096, len))
@@ -198,6 +233,8 @@ int cuMemAllocHost_v2(void **out, size_t len)
 
 int cuMemFreeHost(void *addr)
 {
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	free(addr);
 	pthread_mutex_lock(&lock);
 	fake_cuda.host_allocations--;
@@ -272,6 +309,8 @@ int cuMemcpyHtoDAsync_v2(unsigned long long dst, const void *src, size_t len,
 	uint64_t offset;
 	int fd;
 
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	if (!depth || !stream || !fake_cuda_find(dst, len, &fd, &offset))
 		return INVALID_VALUE;
 	if (fails_now())
@@ -296,6 +335,8 @@ int cuMemcpyBatchAsync(unsigned long long *dsts, unsigned long long *srcs,
 	int result = 0;
 	size_t i;
 
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	if (nr < 2 || nr_attributes != 1 || starts[0] || attributes[0] != 1)
 		return INVALID_VALUE;
 	if (fake_cuda.fail_batch)
@@ -315,6 +356,8 @@ int cuMemcpyDtoHAsync_v2(void *dst, unsigned long long src, size_t len,
 	uint64_t offset;
 	int fd;
 
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	if (!depth || !stream || !fake_cuda_find(src, len, &fd, &offset))
 		return INVALID_VALUE;
 	memcpy(dst, fake_cuda_memory(src), len);
@@ -332,6 +375,8 @@ int cuMemsetD8Async(unsigned long long dst, unsigned char value, size_t len,
 	uint64_t offset;
 	int fd;
 
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	if (!depth || !handle || !fake_cuda_find(dst, len, &fd, &offset))
 		return INVALID_VALUE;
 	memset(fake_cuda_memory(dst), value, len);
@@ -340,6 +385,8 @@ int cuMemsetD8Async(unsigned long long dst, unsigned char value, size_t len,
 
 int cuStreamCreate(void **out, unsigned int flags)
 {
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	if (!depth || flags != 1)
 		return INVALID_VALUE;
 	*out = malloc(1);
@@ -349,6 +396,8 @@ int cuStreamCreate(void **out, unsigned int flags)
 
 int cuStreamDestroy_v2(void *stream)
 {
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	free(stream);
 	__atomic_sub_fetch(&fake_cuda.streams, 1, __ATOMIC_SEQ_CST);
 	return 0;
@@ -358,6 +407,8 @@ int cuStreamDestroy_v2(void *stream)
 int cuStreamWriteValue32_v2(void *stream, unsigned long long addr,
 			    uint32_t value, unsigned int flags)
 {
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	if (!depth || !stream || flags || fake_cuda.fail_write_value)
 		return INVALID_VALUE;
 	if (!fake_cuda.busy)
@@ -368,6 +419,8 @@ int cuStreamWriteValue32_v2(void *stream, unsigned long long addr,
 
 int cuStreamSynchronize(void *stream)
 {
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	__atomic_add_fetch(&fake_cuda.waits, 1, __ATOMIC_SEQ_CST);
 	return stream ? 0 : INVALID_VALUE;
 }
@@ -504,6 +557,8 @@ int cuStreamWaitValue32_v2(void *handle, unsigned long long addr,
 int cuStreamWaitValue32_v2(void *handle, unsigned long long addr,
 			   uint32_t value, unsigned int flags)
 {
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	if (fake_cuda.no_wait_value)
 		return NOT_SUPPORTED;
 	if (!depth || flags || (handle != &stream && value))
@@ -518,6 +573,8 @@ int cuStreamWaitValue32_v2(void *handle, unsigned long long addr,
 
 int cuEventCreate(void **out, unsigned int flags)
 {
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	if (!depth || flags != 2)
 		return INVALID_VALUE;
 	*out = calloc(1, sizeof(struct event));
@@ -527,6 +584,8 @@ int cuEventCreate(void **out, unsigned int flags)
 
 int cuEventDestroy_v2(void *event)
 {
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	free(event);
 	__atomic_sub_fetch(&fake_cuda.streams, 1, __ATOMIC_SEQ_CST);
 	return 0;
@@ -534,6 +593,8 @@ int cuEventDestroy_v2(void *event)
 
 int cuEventRecord(void *event, void *handle)
 {
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	if (!depth || !event || !handle)
 		return INVALID_VALUE;
 	return handle == &stream ? put_op((struct op){ .event = event }) : 0;
@@ -554,6 +615,8 @@ int cuEventQuery(void *event)
 {
 	static _Thread_local unsigned int calls;
 
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	if (!event)
 		return INVALID_VALUE;
 	if (atomic_load(&fake_cuda.strict)) {
@@ -570,6 +633,8 @@ int cuEventSynchronize(void *event)
 {
 	struct event *e = event;
 
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	if (!event)
 		return INVALID_VALUE;
 	wait_while_held(&fake_cuda.hold_synchronize);
@@ -605,6 +670,8 @@ int cuMemHostRegister_v2(void *addr, size_t len, unsigned int flags)
 {
 	struct registration *r;
 
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	if (!depth || !addr || !len || (flags != 9 && flags != 1))
 		return INVALID_VALUE;
 	if (flags == 1 && fake_cuda.fail_alloc_host)
@@ -633,6 +700,8 @@ int cuMemHostUnregister(void *addr)
 {
 	struct registration *r;
 
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	if (!depth)
 		return INVALID_VALUE;
 	if (pin_memory(addr, NULL))
@@ -674,6 +743,8 @@ int cuPointerGetAttribute(void *value, int attribute, unsigned long long addr)
 int cuPointerSetAttribute(const void *value, int attribute,
 			  unsigned long long addr)
 {
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	if (attribute != 6 || *(const unsigned int *)value != 1)
 		return INVALID_VALUE;
 	fake_cuda.sync_memops = addr;
@@ -682,6 +753,8 @@ int cuPointerSetAttribute(const void *value, int attribute,
 
 int cuFlushGPUDirectRDMAWrites(int target, int scope)
 {
+	if (breaks_capture())
+		return CAPTURE_UNSUPPORTED;
 	if (!depth || target || scope != 100)
 		return INVALID_VALUE;
 	fake_cuda.flushes++;

@@ -30,6 +30,8 @@ struct fake_cuda {
 	atomic_int hold_launch;
 	atomic_int hold_synchronize;
 	atomic_int strict;	/* not 0: queries wait for host functions, counted */
+	atomic_bool capturing;	/* a thread records a graph ... */
+	atomic_int broken_captures; /* ... and this often one got in its way */
 	int allocations;
 	int host_allocations;
 	int contexts;		/* primary contexts retained */
@@ -56,6 +58,7 @@ unsigned char *fake_cuda_memory(uint64_t addr);
 /* The program's one stream that does things in order and in its own time. */
 void *fake_cuda_stream(void);
 void fake_cuda_kill(void);
+int cuThreadExchangeStreamCaptureMode(int *mode);
 int cuLaunchHostFunc(void *stream, void (*fn)(void *data), void *data);
 
 #endif /* FAKE_CUDA_H */
