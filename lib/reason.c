@@ -87,7 +87,7 @@ static const struct reason {
 	{ PEERDMA_REASON_REGION_STALE, "region-stale",
 	  "part of the registered range was cut off or replaced since; close the region and open it again" },
 	{ PEERDMA_REASON_NOT_CACHED, "not-cached",
-	  "the page cache does not hold the file, or not all of it" },
+	  "the page cache does not hold the file, or not all of it, or the kernel does not tell" },
 	{ PEERDMA_REASON_UNBUFFERED, "unbuffered",
 	  "the file is open with O_DIRECT, so the page cache is left alone" },
 };

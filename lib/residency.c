@@ -3,12 +3,21 @@
  * What of a file the page cache holds: cachestat(2) where the kernel has it,
  * mincore(2) of a mapping that is never touched elsewhere.
  *
+ * To whom the file does not belong, and who may not write it, the kernel does not
+ * tell: cachestat(2) is refused since 2025, and mincore(2) calls everything
+ * resident. Then single bytes are read with RWF_NOWAIT, which fails where it
+ * would wait. A byte that is missing makes the kernel read its page ahead; so they
+ * are drawn at random, or those that were asked for before would be found.
+ *
  * The answer is about speed alone: pages come and go while it is given, and what
  * is read is right whichever way it is read. So large ranges are sampled.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -53,35 +62,89 @@ static bool spot_in_core(int fd, uint64_t offset, uint64_t len, uint64_t page)
 	return in_core;
 }
 
-static bool spot_resident(int fd, uint64_t offset, uint64_t len)
+/* Does mincore(2) tell this process the truth? Root's capabilities aside. */
+static bool may_ask(int fd)
+{
+	struct stat st;
+
+	return (!fstat(fd, &st) && st.st_uid == geteuid()) ||
+	       !faccessat(fd, "", W_OK, AT_EMPTY_PATH | AT_EACCESS);
+}
+
+static uint64_t draw(uint64_t below)
+{
+	static _Thread_local uint64_t state;
+
+	if (!state)
+		state = (uintptr_t)&state;
+	state = state * UINT64_C(6364136223846793005) + 1442695040888963407;
+	return (state >> 33) % below;
+}
+
+enum way {
+	CACHESTAT,
+	MINCORE,
+	READ,
+};
+
+/* The first spot finds out which way there is. */
+static bool spot_resident(int fd, uint64_t offset, uint64_t len, enum way *way)
 {
 	uint64_t page = sysconf(_SC_PAGESIZE);
 	struct range range = { offset, len };
 	struct state state;
 
-	if (!syscall(SYS_cachestat, fd, &range, &state, 0))
-		return state.nr_cache >=
-		       (offset + len + page - 1) / page - offset / page;
-	return spot_in_core(fd, offset, len, page);
+	if (*way == CACHESTAT) {
+		if (!syscall(SYS_cachestat, fd, &range, &state, 0))
+			return state.nr_cache >=
+			       (offset + len + page - 1) / page - offset / page;
+		*way = errno != EPERM && may_ask(fd) ? MINCORE : READ;
+	}
+	return *way == MINCORE && spot_in_core(fd, offset, len, page);
 }
 
-static bool window_resident(int fd, uint64_t offset, uint64_t len)
+static bool spots_resident(int fd, uint64_t offset, uint64_t len, enum way *way)
 {
 	uint64_t step = len / SPOTS;
 	unsigned int i;
 
 	if (len <= SPOT_LEN)
-		return spot_resident(fd, offset, len);
+		return spot_resident(fd, offset, len, way);
 	if (step < SPOT_LEN)
 		step = SPOT_LEN;
 	for (i = 0; i < SPOTS && i * step < len; i++) {
 		uint64_t left = len - i * step;
 
 		if (!spot_resident(fd, offset + i * step,
-				   left < SPOT_LEN ? left : SPOT_LEN))
+				   left < SPOT_LEN ? left : SPOT_LEN, way))
 			return false;
 	}
 	return true;
+}
+
+static bool bytes_readable(int fd, uint64_t offset, uint64_t len)
+{
+	uint64_t from, to;
+	unsigned int i;
+	char byte;
+	struct iovec vec = { .iov_base = &byte, .iov_len = 1 };
+
+	for (i = 0; i < SPOTS; i++) {
+		from = len * i / SPOTS;
+		to = len * (i + 1) / SPOTS;
+		if (to > from && preadv2(fd, &vec, 1, offset + from +
+					 draw(to - from), RWF_NOWAIT) != 1)
+			return false;
+	}
+	return true;
+}
+
+static bool window_resident(int fd, uint64_t offset, uint64_t len,
+			    enum way *way)
+{
+	if (*way != READ && spots_resident(fd, offset, len, way))
+		return true;
+	return *way == READ && bytes_readable(fd, offset, len);
 }
 
 /**
@@ -98,6 +161,7 @@ uint64_t peerdma_residency_run(struct peerdma_file *file, uint64_t offset,
 {
 	uint64_t known = file->end > offset ? file->end - offset : 0;
 	uint64_t done = 0, step;
+	enum way way = CACHESTAT;
 	bool resident;
 
 	if (known > len)
@@ -106,7 +170,7 @@ uint64_t peerdma_residency_run(struct peerdma_file *file, uint64_t offset,
 	while (done < known) {
 		step = known - done < WINDOW_LEN ? known - done : WINDOW_LEN;
 		resident = window_resident(file->cached_fd, offset + done,
-					   step);
+					   step, &way);
 		if (done && resident != *out_resident)
 			return done;
 		*out_resident = resident;
@@ -142,7 +206,7 @@ static uint64_t count_in_core(int fd, uint64_t len, uint64_t page)
  * @fd: the file, open without O_DIRECT
  * @len: its bytes
  *
- * Return: bytes, at most @len; 0 where the kernel does not tell.
+ * Return: bytes, at most @len; 0 where the kernel does not tell this process.
  */
 uint64_t peerdma_residency_count(int fd, uint64_t len)
 {
@@ -154,6 +218,8 @@ uint64_t peerdma_residency_count(int fd, uint64_t len)
 		return 0;
 	if (!syscall(SYS_cachestat, fd, &range, &state, 0))
 		found = state.nr_cache;
+	else if (errno == EPERM || !may_ask(fd))
+		return 0;
 	else
 		found = count_in_core(fd, len, page);
 	return found * page < len ? found * page : len;

@@ -56,6 +56,24 @@ static void check_tells_what_is_cached(void **state)
 	close(fd);
 }
 
+/* The kernel does not tell whoever may only read it. */
+static void check_of_somebody_elses_file(void **state)
+{
+	PEERDMA_SIZED(peerdma_check_result, found);
+	int fd = open_file(O_RDONLY);
+
+	(void)state;
+	fake_kernel.resident = true;
+	fake_kernel.stranger = true;
+	assert_int_equal(peerdma_check(ctx, fd, NULL, &found), 0);
+	assert_int_equal(found.resident, 0);
+	assert_int_equal(found.cache_reason, PEERDMA_REASON_NOT_CACHED);
+	fake_kernel.no_cachestat = true;
+	assert_int_equal(peerdma_check(ctx, fd, NULL, &found), 0);
+	assert_int_equal(found.resident, 0);
+	close(fd);
+}
+
 static void check_of_a_route(void **state)
 {
 	PEERDMA_SIZED(peerdma_check_result, found);
@@ -83,6 +101,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(check_answers_as_a_read_would),
 		TEST(check_tells_what_is_cached),
+		TEST(check_of_somebody_elses_file),
 		TEST(check_of_a_route),
 	};
 

@@ -417,7 +417,8 @@ ssize_t __wrap_preadv64v2(int fd, const struct iovec *vecs, int nr,
 			  off_t offset, int flags)
 {
 	fake_kernel.nr_peeks++;
-	if (fake_kernel.no_cachestat)
+	fake_kernel.nowait_offset = offset;
+	if (fake_kernel.no_cachestat && !fake_kernel.stranger)
 		return answer(EOPNOTSUPP);
 	if (!fake_kernel.resident)
 		return answer(EAGAIN);
@@ -738,6 +739,8 @@ static long do_cachestat(int fd, const uint64_t *range, uint64_t *state)
 {
 	if (fake_kernel.no_cachestat)
 		return answer(ENOSYS);
+	if (fake_kernel.stranger)
+		return answer(EPERM);
 	if (fcntl(fd, F_GETFL) < 0)
 		return answer(EBADF);
 	state[0] = fake_kernel.resident ? (range[1] + 4095) / 4096 + 1 : 0;

@@ -45,6 +45,8 @@ struct fake_kernel {
 	bool rw_direct;		/* ... of those with O_DIRECT */
 	bool resident;		/* all files are in the page cache ... */
 	bool no_cachestat;	/* ... and mincore(2) must say so */
+	bool stranger;		/* the files are somebody else's, to be read only */
+	off_t nowait_offset;	/* of the last read that was not to wait */
 	bool no_pagemap_scan;	/* an older kernel's /proc/self/pagemap */
 	int open_errno;		/* of open(2) of what starts with ... */
 	const char *open_path;

@@ -1,13 +1,22 @@
 // SPDX-License-Identifier: MIT
 /* The machine as the library's objects see it: its CPUs, clock and files. */
+#include <errno.h>
 #include <sched.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/vfs.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "fake_kernel.h"
 
 int __wrap_sched_getaffinity(pid_t pid, size_t len, cpu_set_t *set);
+int __wrap_faccessat(int fd, const char *path, int mode, int flags);
+int __real_faccessat(int fd, const char *path, int mode, int flags);
+uid_t __wrap_geteuid(void);
+uid_t __real_geteuid(void);
+int __wrap_mincore(void *addr, size_t len, unsigned char *pages);
+int __real_mincore(void *addr, size_t len, unsigned char *pages);
 int __wrap_fstatfs64(int fd, struct statfs *fs);
 int __real_fstatfs64(int fd, struct statfs *fs);
 FILE *__wrap_fopen64(const char *path, const char *mode);
@@ -54,4 +63,26 @@ FILE *__wrap_fopen64(const char *path, const char *mode)
 		return __real_fopen64(path, mode);
 	snprintf(whole, sizeof(whole), "%s%s", fake_kernel.root, path);
 	return __real_fopen64(whole, mode);
+}
+
+uid_t __wrap_geteuid(void)
+{
+	return __real_geteuid() + fake_kernel.stranger;
+}
+
+int __wrap_faccessat(int fd, const char *path, int mode, int flags)
+{
+	if (!fake_kernel.stranger)
+		return __real_faccessat(fd, path, mode, flags);
+	errno = EACCES;
+	return -1;
+}
+
+/* To strangers it says that all is there. */
+int __wrap_mincore(void *addr, size_t len, unsigned char *pages)
+{
+	if (!fake_kernel.stranger)
+		return __real_mincore(addr, len, pages);
+	memset(pages, 1, (len + 4095) / 4096);
+	return 0;
 }

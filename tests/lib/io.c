@@ -871,6 +871,35 @@ static void memory_that_is_taken_back(void **state)
 	close(fd);
 }
 
+/* Whoever may only read a file is not told what of it is in the page cache. */
+static void somebody_elses_file(void **state)
+{
+	int fd = open_file(O_RDONLY), old, i, moved = 0;
+	off_t last = 0;
+
+	(void)state;
+	fake_kernel.stranger = true;
+	for (old = 0; old < 2; old++) {
+		fake_kernel.no_cachestat = old;
+		fake_kernel.resident = false;
+		for (i = 0; i < 8; i++) {
+			assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, MIB),
+					 MIB);
+			expect(MIB, 0, 0, 0);
+			moved += fake_kernel.nowait_offset != last;
+			last = fake_kernel.nowait_offset;
+		}
+		fake_kernel.resident = true;
+		assert_int_equal(pread(fd, content, LEN, 0), LEN);
+		assert_int_equal(read_by(PEERDMA_PATH_AUTO, fd, LEN), LEN);
+		expect(0, 0, 0, 0);
+		assert_int_equal(result.bytes_cached, LEN);
+	}
+	/* Not where it was looked at the last time. */
+	assert_true(moved > 8);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -910,6 +939,7 @@ int main(void)
 		TEST(holes_are_not_read),
 		/* Last: it writes what the memory happens to hold. */
 		TEST(no_descriptor_stays_open),
+		TEST(somebody_elses_file),
 	};
 
 	return cmocka_run_group_tests(tests, make_file, remove_file);
