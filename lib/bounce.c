@@ -103,11 +103,12 @@ static struct peerdma_bounce *bounce_new(struct peerdma *ctx, bool cuda)
 
 static void bounce_free(struct peerdma *ctx, struct peerdma_bounce *bounce)
 {
+	peerdma_cuda_context context;
 	int mode;
 
 	/* Where the program has ended the CUDA context, its pins are gone. */
-	if (bounce->cuda &&
-	    !peerdma_cuda_enter(&ctx->cuda, ctx->context, &mode)) {
+	if (bounce->cuda && !peerdma_context_cuda(ctx, &context) &&
+	    !peerdma_cuda_enter(&ctx->cuda, context, &mode)) {
 		ctx->cuda.cuMemHostUnregister(bounce->addr);
 		peerdma_cuda_leave(&ctx->cuda, mode);
 	}

@@ -160,7 +160,11 @@ static int meet_cuda(struct peerdma_buffer *buf)
 	peerdma_cuda_sync_memops(&ctx->cuda, buf->addr);
 	if (buf->pointer.context)
 		return 0;
-	return peerdma_context_cuda(ctx, &buf->pointer.context);
+	/* Of no context (VMM, pools), but on a GPU all the same. */
+	return peerdma_context_cuda_of(ctx, buf->pointer.ordinal < 0 ?
+						    ctx->gpu :
+						    buf->pointer.ordinal,
+				       &buf->pointer.context);
 }
 
 /**

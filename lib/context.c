@@ -56,6 +56,9 @@ static int choose_gpu(struct peerdma *ctx, int gpu)
 		return 0;
 	if (gpu >= ctx->cuda.nr_gpus)
 		return -ENODEV;
+	ctx->contexts = calloc(ctx->cuda.nr_gpus, sizeof(*ctx->contexts));
+	if (!ctx->contexts)
+		return -ENOMEM;
 	ctx->gpu = gpu;
 	return 0;
 }
@@ -102,6 +105,7 @@ int peerdma_open(struct peerdma **out_ctx, const struct peerdma_open_opts *opts)
 	return 0;
 
 free_ctx:
+	free(ctx->contexts);
 	free(ctx);
 	return err;
 }
@@ -118,6 +122,16 @@ struct peerdma *peerdma_context_get(struct peerdma *ctx)
 	return ctx;
 }
 
+static void release_contexts(struct peerdma *ctx)
+{
+	int i;
+
+	for (i = 0; ctx->contexts && i < ctx->cuda.nr_gpus; i++)
+		if (ctx->contexts[i])
+			peerdma_cuda_release(&ctx->cuda, i);
+	free(ctx->contexts);
+}
+
 /**
  * peerdma_context_put() - let go of a context; the last one ends it
  * @ctx: the context
@@ -132,8 +146,7 @@ void peerdma_context_put(struct peerdma *ctx)
 	peerdma_drive_drain(ctx);
 	peerdma_bounce_drain(ctx);
 	peerdma_reopened_sweep();
-	if (ctx->context)
-		peerdma_cuda_release(&ctx->cuda, ctx->gpu);
+	release_contexts(ctx);
 	if (ctx->device_fd >= 0)
 		close(ctx->device_fd);
 	if (ctx->pagemap_fd >= 0)
@@ -165,14 +178,31 @@ void peerdma_close(struct peerdma *ctx)
  */
 int peerdma_context_cuda(struct peerdma *ctx, peerdma_cuda_context *out)
 {
-	int err = 0;
-
 	if (ctx->gpu == PEERDMA_GPU_NONE)
 		return -ENODEV;
+	return peerdma_context_cuda_of(ctx, ctx->gpu, out);
+}
+
+/**
+ * peerdma_context_cuda_of() - the primary CUDA context of any GPU
+ * @ctx: the context, which has one
+ * @gpu: CUDA's number of the GPU
+ * @out: valid as long as @ctx
+ *
+ * Return: 0; -ENODEV: there is no such GPU; another negative errno.
+ */
+int peerdma_context_cuda_of(struct peerdma *ctx, int gpu,
+			    peerdma_cuda_context *out)
+{
+	int err = 0;
+
+	if (gpu < 0 || gpu >= ctx->cuda.nr_gpus)
+		return -ENODEV;
 	pthread_mutex_lock(&ctx->lock);
-	if (!ctx->context)
-		err = peerdma_cuda_retain(&ctx->cuda, ctx->gpu, &ctx->context);
-	*out = ctx->context;
+	if (!ctx->contexts[gpu])
+		err = peerdma_cuda_retain(&ctx->cuda, gpu,
+					  &ctx->contexts[gpu]);
+	*out = ctx->contexts[gpu];
 	pthread_mutex_unlock(&ctx->lock);
 	return err;
 }

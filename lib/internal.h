@@ -164,7 +164,7 @@ struct peerdma {
 	struct peerdma_cuda cuda;
 	int gpu;
 	pthread_mutex_t lock;		/* guards what follows */
-	peerdma_cuda_context context;	/* retained, once somebody needs it */
+	peerdma_cuda_context *contexts;	/* of each GPU, once it was needed */
 	struct peerdma_bounce *bounces;	/* idle ones */
 	unsigned int nr_bounces[2];	/* in all: pageable, pinned */
 	pthread_cond_t bounce_idle;
@@ -186,6 +186,8 @@ struct peerdma {
 struct peerdma *peerdma_context_get(struct peerdma *ctx);
 void peerdma_context_put(struct peerdma *ctx);
 int peerdma_context_cuda(struct peerdma *ctx, peerdma_cuda_context *out);
+int peerdma_context_cuda_of(struct peerdma *ctx, int gpu,
+			    peerdma_cuda_context *out);
 
 /* ---- bounce.c: host memory to stage through ------------------------------ */
 

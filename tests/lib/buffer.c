@@ -331,6 +331,38 @@ static void host_memory_maps_to_itself(void **state)
 
 #define TEST(name)	cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
+/* Of cuMemCreate(), of a pool: the GPU is known, a context is not. */
+static void memory_of_no_context_on_another_gpu(void **state)
+{
+	PEERDMA_SIZED(peerdma_open_opts, opts, .device = FAKE_DEVICE);
+	static const char text[] = "over there";
+	struct peerdma_buffer *bufs[2];
+	char back[sizeof(text)];
+	struct peerdma *other;
+	int i;
+
+	(void)state;
+	fake_cuda.nr_gpus = 2;
+	fake_cuda.ordinal = 1;
+	fake_cuda.no_context = true;
+	assert_int_equal(peerdma_open(&other, &opts), 0);
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(peerdma_buffer_alloc(other, 10000, NULL,
+						      &bufs[i]), 0);
+		assert_int_equal(peerdma_buffer_copy_in(bufs[i], 7, text,
+							sizeof(text)), 0);
+		assert_int_equal(peerdma_buffer_copy_out(bufs[i], 7, back,
+							 sizeof(text)), 0);
+		assert_string_equal(back, text);
+	}
+	/* Once each, for good. */
+	assert_int_equal(fake_cuda.contexts, 2);
+	peerdma_buffer_close(bufs[0]);
+	peerdma_buffer_close(bufs[1]);
+	peerdma_close(other);
+	assert_int_equal(fake_cuda.contexts, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -348,6 +380,7 @@ int main(void)
 		TEST(only_dmabufs_are_imported),
 		TEST(copies_stay_in_range),
 		TEST(host_memory_maps_to_itself),
+		TEST(memory_of_no_context_on_another_gpu),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

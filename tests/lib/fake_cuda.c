@@ -28,7 +28,11 @@ static struct {
 } slots[NR_MAX];
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static int context_of_gpu;
+#define GPUS_MAX	4
+#define STACK_MAX	32
+
+static int contexts[GPUS_MAX];
+static _Thread_local void *stack[STACK_MAX];
 static _Thread_local int depth;
 static _Thread_local int capture_mode;	/* 0: global, 2: relaxed */
 
@@ -128,9 +132,8 @@ int cuDevicePrimaryCtxRetain(void **out, int device)
 {
 	if (breaks_capture())
 		return CAPTURE_UNSUPPORTED;
-	(void)device;
 	__atomic_add_fetch(&fake_cuda.contexts, 1, __ATOMIC_SEQ_CST);
-	*out = &context_of_gpu;
+	*out = &contexts[device - 10];
 	return 0;
 }
 
@@ -145,17 +148,20 @@ int cuDevicePrimaryCtxRelease_v2(int device)
 
 int cuCtxPushCurrent_v2(void *context)
 {
-	if (context != &context_of_gpu)
+	int *own = context;
+
+	if (own < contexts || own >= contexts + GPUS_MAX)
 		return INVALID_CONTEXT;
-	depth++;
+	if (depth == STACK_MAX)
+		abort();
+	stack[depth++] = context;
 	atomic_fetch_add(&fake_cuda.depth, 1);
 	return 0;
 }
 
 int cuCtxPopCurrent_v2(void **out)
 {
-	*out = &context_of_gpu;
-	depth--;
+	*out = stack[--depth];
 	atomic_fetch_sub(&fake_cuda.depth, 1);
 	return 0;
 }
@@ -311,7 +317,8 @@ int cuMemcpyHtoDAsync_v2(unsigned long long dst, const void *src, size_t len,
 
 	if (breaks_capture())
 		return CAPTURE_UNSUPPORTED;
-	if (!depth || !stream || !fake_cuda_find(dst, len, &fd, &offset))
+	if (!depth || !stream || !fake_cuda_find(dst, len, &fd, &offset) ||
+	    stack[depth - 1] != &contexts[fake_cuda.ordinal])
 		return INVALID_VALUE;
 	if (fails_now())
 		return OUT_OF_MEMORY;
@@ -727,13 +734,15 @@ int cuPointerGetAttribute(void *value, int attribute, unsigned long long addr)
 		return INVALID_VALUE;
 	switch (attribute) {
 	case 1:
-		*(void **)value = &context_of_gpu;
+		if (fake_cuda.no_context)
+			return INVALID_VALUE;
+		*(void **)value = &contexts[fake_cuda.ordinal];
 		return 0;
 	case 2:
 		*(unsigned int *)value = 2;
 		return 0;
 	case 9:
-		*(int *)value = 0;
+		*(int *)value = fake_cuda.ordinal;
 		return 0;
 	default:
 		return INVALID_VALUE;

@@ -13,6 +13,8 @@
 
 struct fake_cuda {
 	int nr_gpus;
+	int ordinal;		/* of the GPU where all memory is ... */
+	bool no_context;	/* ... which belongs to no context */
 	int ordering;		/* GPU_DIRECT_RDMA_WRITES_ORDERING */
 	int flush_options;
 	int fail_alloc_host;	/* cuMemAllocHost has no memory */
