@@ -448,9 +448,13 @@ static bool file_reaches(const struct peerdma_file *file, uint64_t end)
 	return !fstat(file->fd, &st) && (uint64_t)st.st_size >= end;
 }
 
-/* Return: how many; where there is none, @run ends where the next one begins. */
+/*
+ * Of @all bytes @left at most.
+ *
+ * Return: how many; where there is none, @run ends where the next one begins.
+ */
 static unsigned int hold_spans(struct peerdma_transfer *t, struct span *spans,
-			       uint64_t left, uint64_t *run)
+			       uint64_t all, uint64_t left, uint64_t *run)
 {
 	uint64_t from = t->file_offset + t->done;
 	unsigned int n;
@@ -458,13 +462,15 @@ static unsigned int hold_spans(struct peerdma_transfer *t, struct span *spans,
 	for (n = 0; n < SPANS_MAX && left; n++) {
 		struct span *span = &spans[n];
 
-		span->len = left;
+		span->len = n ? left : all;
 		span->region = find(t->buf->ctx, &t->file, from, &span->len);
 		if (!span->region) {
-			if (!n && span->len < left)
+			if (!n && span->len < all)
 				*run = span->len;
 			break;
 		}
+		if (span->len > left)
+			span->len = left;
 		span->at = from - span->region->offset;
 		left -= span->len;
 		from += span->len;
@@ -567,18 +573,17 @@ static int move_spans(struct peerdma_transfer *t, const struct span *spans,
 int peerdma_region_move(struct peerdma_transfer *t, uint64_t *run)
 {
 	uint64_t step = t->opts.progress ? STEP_WATCHED : STEP_LEN;
-	uint64_t from = t->file_offset + t->done, left = *run;
+	uint64_t from = t->file_offset + t->done, all = *run, left;
 	struct span spans[SPANS_MAX];
 	unsigned int n, i;
 	int part;
 
 	if (t->file.end <= from)
 		return PEERDMA_PART_REFUSED;
-	if (left > t->file.end - from)
-		left = t->file.end - from;
-	if (left >= step + PEERDMA_REGION_MIN)
-		left = step;
-	n = hold_spans(t, spans, left, run);
+	if (all > t->file.end - from)
+		all = t->file.end - from;
+	left = all < step + PEERDMA_REGION_MIN ? all : step;
+	n = hold_spans(t, spans, all, left, run);
 	n = drop_small(spans, n, run);
 	if (!n)
 		return PEERDMA_PART_REFUSED;

@@ -167,6 +167,34 @@ static void parts_go_their_own_way(void **state)
 	assert_int_equal(result.bytes_registered, SOME + PAGE - 5);
 }
 
+/* Far behind what is moved as one step where somebody watches. */
+#define FAR		((uint64_t)24 << 20)
+
+static int go_on(void *arg, uint64_t done, uint64_t total)
+{
+	(void)arg;
+	return done > total;
+}
+
+static void a_region_far_ahead(void **state)
+{
+	PEERDMA_SIZED(peerdma_io_opts, opts, .progress = go_on);
+	struct peerdma_buffer *large;
+
+	(void)state;
+	assert_int_equal(ftruncate(fd, FAR), 0);
+	assert_int_equal(pwrite(fd, content, LEN, FAR), LEN);
+	assert_int_equal(peerdma_region_open(ctx, fd, FAR, LEN, NULL, &region),
+			 0);
+	assert_int_equal(peerdma_buffer_alloc(ctx, FAR + LEN, NULL, &large), 0);
+	opts.path = PEERDMA_PATH_CACHE;
+	assert_int_equal(peerdma_read_opts(large, fd, FAR + LEN, 0, 0, &opts,
+					   &result), FAR + LEN);
+	assert_int_equal(result.bytes_registered, LEN);
+	assert_int_equal(result.bytes_cached, FAR);
+	peerdma_buffer_close(large);
+}
+
 static void any_descriptor_of_the_file_will_do(void **state)
 {
 	int again = open(path, O_RDONLY | O_DIRECT);
@@ -324,6 +352,7 @@ int main(void)
 		TEST(wrong_arguments),
 		TEST(reads_come_out_of_it),
 		TEST(parts_go_their_own_way),
+		TEST(a_region_far_ahead),
 		TEST(any_descriptor_of_the_file_will_do),
 		TEST(writers_are_seen),
 		TEST(what_was_cut_off_is_noticed),
