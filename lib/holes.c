@@ -25,6 +25,36 @@ static int own_fd(struct peerdma_file *file)
 					peerdma_file_direct(file);
 }
 
+/*
+ * To the next hole it may be far, and the kernel walks all the way. So what it has
+ * passed is remembered. A hole that is punched there later is read, no more.
+ */
+static void remember_data(struct peerdma_transfer *t, uint64_t from,
+			  uint64_t to)
+{
+	struct peerdma_buffer *buf = t->buf;
+
+	pthread_mutex_lock(&buf->lock);
+	buf->data.dev = t->file.dev;
+	buf->data.ino = t->file.ino;
+	buf->data.from = from;
+	buf->data.to = to;
+	pthread_mutex_unlock(&buf->lock);
+}
+
+static bool is_data(struct peerdma_transfer *t, uint64_t len)
+{
+	uint64_t from = t->file_offset + t->done;
+	struct peerdma_buffer *buf = t->buf;
+	bool known;
+
+	pthread_mutex_lock(&buf->lock);
+	known = buf->data.ino == t->file.ino && buf->data.dev == t->file.dev &&
+		buf->data.from <= from && buf->data.to >= from + len;
+	pthread_mutex_unlock(&buf->lock);
+	return known;
+}
+
 /**
  * peerdma_holes_wanted() - is it worth looking for holes?
  * @t: the transfer
@@ -35,7 +65,8 @@ static int own_fd(struct peerdma_file *file)
 bool peerdma_holes_wanted(struct peerdma_transfer *t, uint64_t len)
 {
 	return t->file.sparse && len >= HOLE_MIN && !t->buf->host &&
-	       t->opts.path == PEERDMA_PATH_AUTO && own_fd(&t->file) >= 0;
+	       t->opts.path == PEERDMA_PATH_AUTO && !is_data(t, len) &&
+	       own_fd(&t->file) >= 0;
 }
 
 /* Where data begins, at @at or behind; the file's end when there is none. */
@@ -48,10 +79,13 @@ static uint64_t data_from(int fd, uint64_t at)
 	return found < 0 ? at : (uint64_t)found;
 }
 
-static uint64_t hole_from(int fd, uint64_t at, uint64_t end)
+static uint64_t hole_from(struct peerdma_transfer *t, int fd, uint64_t at,
+			  uint64_t end)
 {
 	off_t found = lseek(fd, at, SEEK_HOLE);
 
+	if (found >= 0 && (uint64_t)found > end)
+		remember_data(t, at, found);
 	return found < 0 || (uint64_t)found > end ? end : (uint64_t)found;
 }
 
@@ -77,7 +111,7 @@ uint64_t peerdma_holes_run(struct peerdma_transfer *t, uint64_t len,
 	if (*out_hole)
 		return data - start;
 	for (at = start; at < end; at = data) {
-		at = hole_from(fd, data > at ? data : at, end);
+		at = hole_from(t, fd, data > at ? data : at, end);
 		if (at >= end)
 			break;
 		data = data_from(fd, at);

@@ -352,6 +352,12 @@ struct peerdma_buffer {
 	struct peerdma_probe known;	/* for the file that is @dev and @ino */
 	dev_t dev;
 	ino_t ino;
+	struct {			/* a file's range that has no holes */
+		dev_t dev;
+		ino_t ino;
+		uint64_t from;
+		uint64_t to;
+	} data;
 };
 
 int peerdma_buffer_range(const struct peerdma_buffer *buf, uint64_t offset,

@@ -779,6 +779,7 @@ int __wrap_open64(const char *path, int flags, ...)
 	va_start(args, flags);
 	mode = va_arg(args, int);
 	va_end(args);
+	atomic_fetch_add(&fake_kernel.nr_opens, 1);
 	if (fake_kernel.open_errno && !strncmp(path, prefix, strlen(prefix)))
 		return answer(fake_kernel.open_errno);
 	return __real_open64(path, flags, mode);
