@@ -453,6 +453,7 @@ struct peerdma_region {
 	char *addr;			/* registered, once @pinned */
 	char *watch;			/* the same pages, without rights */
 	bool pinned;
+	bool kept;			/* keep.c's; constant */
 	atomic_uint users;
 };
 

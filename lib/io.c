@@ -270,7 +270,10 @@ static int move_by_regions(struct peerdma_transfer *t)
 
 	while (!part && t->done < t->len) {
 		run = t->len - t->done;
-		part = peerdma_region_move(t, &run);
+		part = PEERDMA_PART_REFUSED;
+		/* Less would be refused, but only after a search. */
+		if (run >= PEERDMA_REGION_MIN)
+			part = peerdma_region_move(t, &run);
 		if (part == PEERDMA_PART_REFUSED)
 			part = move_and_note(t, run);
 	}

@@ -379,6 +379,7 @@ static void want(struct peerdma_keep *keep, const struct peerdma_file *file,
 		 !peerdma_region_map(keep->ctx, file, offset, len, &region);
 	pthread_mutex_lock(&keep->lock);
 	if (mapped && start_thread(keep)) {
+		region->kept = true;
 		note->region = region;
 		note->state = WANTED;
 		note->next = NULL;
@@ -485,21 +486,19 @@ bool peerdma_keep_stale(struct peerdma_region *region)
 {
 	struct peerdma_keep *keep = atomic_load(&region->ctx->keep);
 	struct note *note, *end;
-	bool kept = false;
 
-	if (!keep)
+	if (!region->kept)
 		return false;
 	pthread_mutex_lock(&keep->lock);
 	end = keep->notes + keep->nr_sets * WAYS;
-	for (note = keep->notes; note < end && !kept; note++) {
-		kept = note->region == region;
-		if (kept && note->state == KEPT) {
-			note->state = STALE;
-			pthread_cond_signal(&keep->work);
-		}
+	for (note = keep->notes; note < end && note->region != region; note++)
+		;
+	if (note < end && note->state == KEPT) {
+		note->state = STALE;
+		pthread_cond_signal(&keep->work);
 	}
 	pthread_mutex_unlock(&keep->lock);
-	return kept;
+	return true;
 }
 
 /**

@@ -289,6 +289,22 @@ static void what_nobody_reads_is_let_go(void **state)
 	assert_int_equal(read_piece(0, LEN), 0);
 }
 
+/* What is too small to come out of it is no use of it either. */
+static void what_is_read_in_small_pieces_is_let_go(void **state)
+{
+	int i;
+
+	(void)state;
+	assert_true(becomes(LEN));
+	atomic_store(&fake_kernel.clock_ahead, 11);
+	for (i = 0; i < PATIENCE && fake_cuda.registrations; i++) {
+		assert_int_equal(read_piece(0, PAGE), 0);
+		assert_int_equal(read_piece(CHUNK, PAGE), 0);
+		usleep(1000);
+	}
+	assert_int_equal(fake_cuda.registrations, 0);
+}
+
 /* The context ends while its thread has work. */
 static void ended_at_once(void **state)
 {
@@ -392,6 +408,7 @@ int main(void)
 		TEST(the_end_of_a_shorter_file),
 		TEST(a_longer_file),
 		TEST(what_nobody_reads_is_let_go),
+		TEST(what_is_read_in_small_pieces_is_let_go),
 		TEST(ended_at_once),
 		TEST(a_child_ends_nothing),
 		TEST(readers_while_it_comes_and_goes),
