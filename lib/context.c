@@ -100,6 +100,8 @@ int peerdma_open(struct peerdma **out_ctx, const struct peerdma_open_opts *opts)
 	pthread_mutex_init(&ctx->lock, NULL);
 	pthread_cond_init(&ctx->bounce_idle, NULL);
 	pthread_cond_init(&ctx->region_idle, NULL);
+	pthread_mutex_init(&ctx->streams_lock, NULL);
+	pthread_cond_init(&ctx->streams_idle, NULL);
 	open_device(ctx, o.device);
 	*out_ctx = ctx;
 	return 0;
@@ -151,6 +153,8 @@ void peerdma_context_put(struct peerdma *ctx)
 		close(ctx->device_fd);
 	if (ctx->pagemap_fd >= 0)
 		close(ctx->pagemap_fd);
+	pthread_cond_destroy(&ctx->streams_idle);
+	pthread_mutex_destroy(&ctx->streams_lock);
 	pthread_cond_destroy(&ctx->region_idle);
 	pthread_cond_destroy(&ctx->bounce_idle);
 	pthread_mutex_destroy(&ctx->lock);
@@ -205,6 +209,58 @@ int peerdma_context_cuda_of(struct peerdma *ctx, int gpu,
 	*out = ctx->contexts[gpu];
 	pthread_mutex_unlock(&ctx->lock);
 	return err;
+}
+
+/**
+ * peerdma_streams_begin() - a stream will wait for a request
+ * @ctx: the context
+ *
+ * Waits while somebody is at what may not be done then.
+ */
+void peerdma_streams_begin(struct peerdma *ctx)
+{
+	pthread_mutex_lock(&ctx->streams_lock);
+	ctx->nr_streams++;
+	pthread_mutex_unlock(&ctx->streams_lock);
+}
+
+/**
+ * peerdma_streams_end() - it waits no longer
+ * @ctx: the context
+ *
+ * Never waits: as long as a stream does, nobody holds them.
+ */
+void peerdma_streams_end(struct peerdma *ctx)
+{
+	pthread_mutex_lock(&ctx->streams_lock);
+	if (!--ctx->nr_streams)
+		pthread_cond_broadcast(&ctx->streams_idle);
+	pthread_mutex_unlock(&ctx->streams_lock);
+}
+
+/**
+ * peerdma_streams_hold() - begin with what waits for all streams of a GPU
+ * @ctx: the context
+ *
+ * CUDA would hold its lock meanwhile, without which no request ends that a stream
+ * waits for. So none waits until peerdma_streams_unhold().
+ *
+ * Context: a thread of the library's own, on which no request depends.
+ */
+void peerdma_streams_hold(struct peerdma *ctx)
+{
+	pthread_mutex_lock(&ctx->streams_lock);
+	while (ctx->nr_streams)
+		pthread_cond_wait(&ctx->streams_idle, &ctx->streams_lock);
+}
+
+/**
+ * peerdma_streams_unhold() - end it
+ * @ctx: the context, held by this thread
+ */
+void peerdma_streams_unhold(struct peerdma *ctx)
+{
+	pthread_mutex_unlock(&ctx->streams_lock);
 }
 
 /**

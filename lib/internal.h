@@ -3,9 +3,9 @@
  * What the files of libpeerdma share. Nothing here is exported: the symbol map
  * ends in "local: *".
  *
- * Lock order: no two locks of the library are held together, but for two cases: a
- * queue's own lock is taken before the pool's, and that of its events before its
- * own.
+ * Lock order: no two locks of the library are held together, but for three cases: a
+ * queue's own lock is taken before the pool's and before a context's streams_lock,
+ * and that of its events before its own.
  */
 #ifndef PEERDMA_INTERNAL_H
 #define PEERDMA_INTERNAL_H
@@ -173,6 +173,9 @@ struct peerdma {
 	_Atomic(struct peerdma_region *) regions; /* read without it, too */
 	pthread_cond_t region_idle;
 	int pagemap_fd;			/* this process's, or below 0 */
+	pthread_mutex_t streams_lock;	/* guards what follows */
+	pthread_cond_t streams_idle;
+	unsigned int nr_streams;	/* requests that streams wait for */
 	/* Not guarded. */
 	uint64_t keep_limit;		/* as the program set it */
 	_Atomic(struct peerdma_keep *) keep;
@@ -188,6 +191,10 @@ void peerdma_context_put(struct peerdma *ctx);
 int peerdma_context_cuda(struct peerdma *ctx, peerdma_cuda_context *out);
 int peerdma_context_cuda_of(struct peerdma *ctx, int gpu,
 			    peerdma_cuda_context *out);
+void peerdma_streams_begin(struct peerdma *ctx);
+void peerdma_streams_end(struct peerdma *ctx);
+void peerdma_streams_hold(struct peerdma *ctx);
+void peerdma_streams_unhold(struct peerdma *ctx);
 
 /* ---- bounce.c: host memory to stage through ------------------------------ */
 

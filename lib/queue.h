@@ -6,6 +6,8 @@
 #include "internal.h"
 
 #define PEERDMA_QUEUE_THREADS	8
+/* CUDA contexts that are remembered; with more some are prepared again. */
+#define PEERDMA_QUEUE_CONTEXTS	16
 /* Small reads that a thread takes together, where there are enough for all. */
 #define PEERDMA_QUEUE_GATHER	64
 
@@ -82,6 +84,8 @@ struct peerdma_queue {
 	uint64_t next_look;		/* not before, in nanoseconds */
 	uint32_t *words;		/* an entry's last ticket that is done */
 	bool may_wait;			/* streams can wait for a word */
+	unsigned int nr_warm;		/* of these: what is needed is pinned */
+	peerdma_cuda_context warm[PEERDMA_QUEUE_CONTEXTS];
 	pthread_cond_t released;	/* a word has changed */
 	unsigned int wake_at;		/* this many done are waited for */
 	unsigned int nr_idle;

@@ -10,7 +10,8 @@
  * but these then wait for a file and no more.
  *
  * While a stream waits for us nothing may be done that waits for all streams,
- * as pinning memory does. So all of that is pinned before.
+ * as pinning memory does. So all of that is pinned before, for each CUDA context,
+ * and the thread that keeps file ranges pinned waits until no stream does.
  *
  * A context in which a kernel has failed calls no host function any more. The
  * event tells, and the request ends with an error.
@@ -81,6 +82,27 @@ static void warm_lanes(struct peerdma *ctx, peerdma_cuda_context context)
 		peerdma_lane_put(ctx, lanes[--nr]);
 }
 
+/* Before the first stream of a CUDA context waits for this queue. */
+static void warm(struct peerdma_queue *queue, peerdma_cuda_context context)
+{
+	unsigned int i;
+	bool known;
+
+	pthread_mutex_lock(&queue->lock);
+	for (i = 0; i < queue->nr_warm && queue->warm[i] != context; i++)
+		;
+	known = i < queue->nr_warm;
+	pthread_mutex_unlock(&queue->lock);
+	if (known)
+		return;
+	warm_lanes(queue->ctx, context);
+	peerdma_bounce_warm(queue->ctx);
+	pthread_mutex_lock(&queue->lock);
+	if (queue->nr_warm < PEERDMA_QUEUE_CONTEXTS)
+		queue->warm[queue->nr_warm++] = context;
+	pthread_mutex_unlock(&queue->lock);
+}
+
 static bool can_wait(const struct peerdma_cuda *cuda, uint32_t *word)
 {
 	peerdma_cuda_stream stream;
@@ -97,7 +119,7 @@ static bool can_wait(const struct peerdma_cuda *cuda, uint32_t *word)
 }
 
 /* The first time; with unified addresses the GPU knows a word by the CPU's. */
-static int make_words(struct peerdma_queue *queue, peerdma_cuda_context context)
+static int make_words(struct peerdma_queue *queue)
 {
 	const struct peerdma_cuda *cuda = &queue->ctx->cuda;
 	uint32_t *words;
@@ -111,8 +133,6 @@ static int make_words(struct peerdma_queue *queue, peerdma_cuda_context context)
 	pthread_mutex_unlock(&queue->lock);
 	if (words)
 		return 0;
-	warm_lanes(queue->ctx, context);
-	peerdma_bounce_warm(queue->ctx);
 	result = cuda->cuMemAllocHost(&memory, queue->depth * sizeof(*words));
 	if (result)
 		return peerdma_cuda_errno(result);
@@ -248,11 +268,16 @@ int peerdma_queue_arm(struct peerdma_queue *queue, struct peerdma_entry *entry)
 	err = peerdma_cuda_enter(cuda, context, &mode);
 	if (err)
 		return err;
-	err = make_words(queue, context);
+	warm(queue, context);
+	err = make_words(queue);
 	if (!err)
 		err = make_event(queue, entry, context);
-	if (!err)
+	if (!err) {
+		peerdma_streams_begin(queue->ctx);
 		err = put_into_stream(queue, entry);
+		if (err)
+			peerdma_streams_end(queue->ctx);
+	}
 	peerdma_cuda_leave(cuda, mode);
 	return err;
 }
@@ -268,6 +293,7 @@ void peerdma_queue_release(struct peerdma_queue *queue,
 	__atomic_store_n(word_of(queue, entry), entry->ticket,
 			 __ATOMIC_RELEASE);
 	pthread_cond_broadcast(&queue->released);
+	peerdma_streams_end(queue->ctx);
 }
 
 static bool is_dead(const struct peerdma_cuda *cuda,

@@ -163,6 +163,30 @@ static int fill_watch(struct peerdma_region *region)
 	return 0;
 }
 
+/*
+ * (Un)registering waits for every stream of the GPU. What is kept can wait for
+ * those that wait for us; the program itself knows what it does.
+ */
+static int begin_registering(struct peerdma_region *region, int *out_mode)
+{
+	struct peerdma *ctx = region->ctx;
+	int err;
+
+	if (region->kept)
+		peerdma_streams_hold(ctx);
+	err = peerdma_cuda_enter(&ctx->cuda, region->context, out_mode);
+	if (err && region->kept)
+		peerdma_streams_unhold(ctx);
+	return err;
+}
+
+static void end_registering(struct peerdma_region *region, int mode)
+{
+	peerdma_cuda_leave(&region->ctx->cuda, mode);
+	if (region->kept)
+		peerdma_streams_unhold(region->ctx);
+}
+
 /**
  * peerdma_region_pin() - make a mapped region one to read out of
  * @region: mapped; no other thread knows it
@@ -178,13 +202,13 @@ int peerdma_region_pin(struct peerdma_region *region)
 
 	err = fill_watch(region);
 	if (!err)
-		err = peerdma_cuda_enter(&ctx->cuda, region->context, &mode);
+		err = begin_registering(region, &mode);
 	if (err)
 		return err;
 	result = ctx->cuda.cuMemHostRegister(region->addr, region->len,
 					     REGISTER_PORTABLE |
 						     REGISTER_READ_ONLY);
-	peerdma_cuda_leave(&ctx->cuda, mode);
+	end_registering(region, mode);
 	region->pinned = !result;
 	return peerdma_cuda_errno(result);
 }
@@ -205,10 +229,9 @@ void peerdma_region_free(struct peerdma_region *region)
 		pthread_mutex_unlock(&ctx->lock);
 	}
 	/* Where the program has ended the CUDA context, its pins are gone. */
-	if (region->pinned &&
-	    !peerdma_cuda_enter(&ctx->cuda, region->context, &mode)) {
+	if (region->pinned && !begin_registering(region, &mode)) {
 		ctx->cuda.cuMemHostUnregister(region->addr);
-		peerdma_cuda_leave(&ctx->cuda, mode);
+		end_registering(region, mode);
 	}
 	/* A child has no such mappings, and perhaps something else there. */
 	if (ctx->pid == getpid()) {

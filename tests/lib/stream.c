@@ -2,6 +2,7 @@
 /* Requests in the order of a stream: after what is before, before what follows. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -421,6 +422,77 @@ static void looking_holds_nothing(void **state)
 	atomic_store(&fake_cuda.strict, 0);
 }
 
+/* Nothing is pinned for it once its stream waits. */
+static void a_second_gpu(void **state)
+{
+	PEERDMA_SIZED(peerdma_open_opts, opts, .device = FAKE_DEVICE);
+	struct peerdma_io_request request;
+	struct peerdma_buffer *near, *far;
+	struct peerdma *other;
+	int pinned;
+
+	(void)state;
+	fake_cuda.nr_gpus = 2;
+	assert_int_equal(peerdma_open(&other, &opts), 0);
+	assert_int_equal(peerdma_queue_create(other, 4, NULL, &queue), 0);
+	assert_int_equal(peerdma_buffer_alloc(other, LEN, NULL, &near), 0);
+	request = request_of(0);
+	request.buf = near;
+	assert_int_equal(submit(&request), 1);
+	assert_int_equal(reap().result, LEN);
+	fake_cuda.ordinal = 1;
+	fake_cuda.no_context = true;
+	assert_int_equal(peerdma_buffer_alloc(other, LEN, NULL, &far), 0);
+	hold_stream();
+	request.buf = far;
+	request.path = PEERDMA_PATH_STAGED;
+	assert_int_equal(submit(&request), 1);
+	pinned = fake_cuda.host_allocations;
+	atomic_store(&gate, 0);
+	assert_int_equal(reap().result, LEN);
+	assert_int_equal(fake_cuda.host_allocations, pinned);
+	peerdma_queue_destroy(queue);
+	peerdma_buffer_close(far);
+	peerdma_buffer_close(near);
+	peerdma_close(other);
+}
+
+/* What is read again is not pinned while a stream waits. */
+static void pinning_can_wait(void **state)
+{
+	struct peerdma_io_request request = request_of(0);
+	int i;
+
+	(void)state;
+	fake_kernel.resident = true;
+	fake_kernel.fs_type = EXT4_SUPER_MAGIC;
+	assert_int_equal(peerdma_queue_create(ctx, 4, NULL, &queue), 0);
+	hold_stream();
+	assert_int_equal(submit(&request), 1);
+	for (i = 0; i < 50; i++) {
+		assert_int_equal(peerdma_read(buf, fd, LEN, 0, 0), LEN);
+		usleep(1000);
+	}
+	assert_int_equal(fake_cuda.registrations, 0);
+	atomic_store(&gate, 0);
+	assert_int_equal(reap().result, LEN);
+	for (i = 0; i < 2000 && !fake_cuda.registrations; i++)
+		usleep(1000);
+	assert_int_equal(fake_cuda.registrations, 1);
+	/* And so is letting it go. */
+	hold_stream();
+	assert_int_equal(submit(&request), 1);
+	atomic_store(&fake_kernel.clock_ahead, 11);
+	usleep(700000);
+	assert_int_equal(fake_cuda.registrations, 1);
+	atomic_store(&gate, 0);
+	assert_int_equal(reap().result, LEN);
+	for (i = 0; i < 2000 && fake_cuda.registrations; i++)
+		usleep(1000);
+	assert_int_equal(fake_cuda.registrations, 0);
+	peerdma_queue_destroy(queue);
+}
+
 static int make_file(void **state)
 {
 	int file = mkstemp(path);
@@ -449,6 +521,8 @@ int main(void)
 		TEST(wrong_requests),
 		TEST(cancelled_before_the_stream_comes),
 		TEST(its_end_waits_for_the_stream),
+		TEST(a_second_gpu),
+		TEST(pinning_can_wait),
 		TEST(a_dead_context_ends_them),
 		TEST(a_dead_context_is_told_by_the_eventfd),
 		TEST(a_failed_one_makes_room),
