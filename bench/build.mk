@@ -22,7 +22,8 @@ TEST_TARGETS += $(O)/bench/engine
 
 # With gcc alone, and without the lab: for a machine that has a GPU.
 GPU_BENCH := $(O)/bench/gpu $(O)/bench/gpu_queue
-GPU_BENCH_OBJECTS := $(O)/bench/gpu.o $(O)/bench/gpu_queue.o $(O)/bench/gpu_ways.o
+GPU_BENCH_OBJECTS := $(O)/bench/gpu.o $(O)/bench/gpu_worker.o \
+	$(O)/bench/gpu_queue.o $(O)/bench/gpu_ways.o
 
 $(GPU_BENCH_OBJECTS): $(O)/%.o: %.c
 	$(call say,CC,$@)
@@ -30,6 +31,7 @@ $(GPU_BENCH_OBJECTS): $(O)/%.o: %.c
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(LIB_CFLAGS) -Ilib -c \
 		-o $@ $<
 
+$(O)/bench/gpu: $(O)/bench/gpu_worker.o
 $(GPU_BENCH): %: %.o $(O)/bench/gpu_ways.o $(O)/lib/libpeerdma.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -pthread -o $@ $^ -ldl

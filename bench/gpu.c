@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: MIT
 /*
  * make bench-gpu: files into a real GPU's memory and back, without the kernel
- * module. The ways take turns in one run; each figure is the median of the
- * rounds. What was moved last is compared with the file.
+ * module. Each way is a process of its own (gpu_worker.c); they take turns in one
+ * run, and each figure is the median of the rounds. What was moved last is compared
+ * with the file.
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "gpu.h"
@@ -19,16 +16,6 @@
 #define MIB		((size_t)1 << 20)
 #define ROUNDS_MAX	15
 #define NR_WAYS		6
-
-enum place { CACHED, TMPFS, DISK };
-
-struct test_case {
-	enum place place;
-	bool write;
-	bool random;
-	size_t block;
-	int nr_callers;
-};
 
 static const struct test_case cases[] = {
 	{ CACHED, false, false, 4 * KIB, 1 },
@@ -59,156 +46,13 @@ static const struct test_case cases[] = {
 
 static const char *const place_names[] = { "cached", "tmpfs", "disk" };
 
-/* Into, or out of, host memory: what the disk, or the page cache, does alone. */
-static ssize_t host_move(struct caller *caller, const struct target *target,
-			 size_t len, uint64_t file_offset, size_t at)
-{
-	ssize_t n;
-
-	if (target->write)
-		n = pwrite(target->fd, caller->pinned + at, len, file_offset);
-	else
-		n = pread(target->fd, caller->pinned + at, len, file_offset);
-	return n < 0 ? -errno : n;
-}
-
-struct figure {
-	double gb_per_s;
-	double us;		/* a request */
-	double cpu;		/* seconds per GiB */
+static const struct way *const ways[NR_WAYS] = {
+	&way_limit, &way_plain, &way_cufile, &way_first, &way_peerdma,
+	&way_registered,
 };
 
-/* What one thread of one round did. */
-struct work {
-	const struct test_case *c;
-	const struct way *way;
-	const struct target *target;
-	struct caller *caller;
-	int n;
-	uint64_t seed;
-	uint64_t moved;
-	uint64_t requests;
-	uint64_t last_offset;
-	size_t last_at;
-	int err;
-};
-
-static pthread_barrier_t barrier;
-static double deadline;
 static double seconds = 0.2;
 static int rounds = 5;
-
-static uint64_t next_offset(struct work *w)
-{
-	uint64_t blocks = w->target->len / w->c->block;
-	uint64_t first = blocks / w->c->nr_callers * w->n;
-
-	if (!w->c->random)
-		return (first + w->requests) % blocks * w->c->block;
-	w->seed ^= w->seed << 13;
-	w->seed ^= w->seed >> 7;
-	w->seed ^= w->seed << 17;
-	return w->seed % blocks * w->c->block;
-}
-
-static void *run_caller(void *arg)
-{
-	struct work *w = arg;
-	size_t block = w->c->block;
-	ssize_t n;
-
-	cuda.cuCtxSetCurrent(cuda_context);
-	pthread_barrier_wait(&barrier);
-	do {
-		w->last_offset = next_offset(w);
-		w->last_at = w->requests % (WINDOW / block) * block;
-		n = w->way->move(w->caller, w->target, block, w->last_offset,
-				 w->last_at);
-		if (n != (ssize_t)block) {
-			w->err = n < 0 ? -n : EIO;
-			break;
-		}
-		w->moved += n;
-		w->requests++;
-	} while (gpu_now() < deadline);
-	return NULL;
-}
-
-/* The last block of every caller, on the GPU and in the file. */
-static int compare(const struct work *w)
-{
-	char *gpu = malloc(w->c->block);
-	int err = 0;
-
-	if (cuda.cuMemcpyDtoH(gpu, w->caller->addr + w->last_at, w->c->block))
-		err = EIO;
-	if (pread(w->target->fd, w->caller->pageable, w->c->block,
-		  w->last_offset) != (ssize_t)w->c->block)
-		err = EIO;
-	if (!err && memcmp(gpu, w->caller->pageable, w->c->block))
-		err = EILSEQ;
-	free(gpu);
-	return err;
-}
-
-/*
- * CPU seconds in a second in which nobody calls: cuFile's threads take some as soon
- * as it is loaded, which are not the others' expense.
- */
-static double idle;
-
-static void measure_idle(void)
-{
-	const struct timespec pause = { .tv_nsec = 200000000 };
-	double start, cpu;
-
-	/* The library's own thread may still look ahead, at its own expense. */
-	nanosleep(&pause, NULL);
-	start = gpu_now();
-	cpu = gpu_cpu_time();
-	nanosleep(&pause, NULL);
-	idle = (gpu_cpu_time() - cpu) / (gpu_now() - start);
-}
-
-static int run_round(const struct test_case *c, const struct way *way,
-		     const struct target *target, bool check,
-		     struct figure *figure)
-{
-	struct work works[CALLERS_MAX] = { 0 };
-	uint64_t moved = 0, requests = 0;
-	pthread_t threads[CALLERS_MAX];
-	double start, cpu, took;
-	int i, err = 0;
-
-	pthread_barrier_init(&barrier, NULL, c->nr_callers + 1);
-	for (i = 0; i < c->nr_callers; i++) {
-		works[i] = (struct work){ .c = c, .way = way, .n = i,
-			.target = target, .caller = &callers[i],
-			.seed = 88172645463325252u + i * 7919 };
-		pthread_create(&threads[i], NULL, run_caller, &works[i]);
-	}
-	start = gpu_now();
-	deadline = start + seconds;
-	cpu = gpu_cpu_time();
-	pthread_barrier_wait(&barrier);
-	for (i = 0; i < c->nr_callers; i++) {
-		pthread_join(threads[i], NULL);
-		moved += works[i].moved;
-		requests += works[i].requests;
-		err = works[i].err ? works[i].err : err;
-	}
-	took = gpu_now() - start;
-	cpu = gpu_cpu_time() - cpu;
-	if (way != &way_cufile)
-		cpu = cpu > idle * took ? cpu - idle * took : 0;
-	figure->gb_per_s = moved / took / 1e9;
-	figure->us = requests ? took * c->nr_callers * 1e6 / requests : 0;
-	figure->cpu = moved ? cpu / (moved / 1073741824.0) : 0;
-	pthread_barrier_destroy(&barrier);
-	for (i = 0; check && !err && i < c->nr_callers; i++)
-		err = compare(&works[i]);
-	return err;
-}
 
 static int compare_doubles(const void *a, const void *b)
 {
@@ -240,23 +84,6 @@ static struct figure middle(struct figure *figures, int n)
 	return figure;
 }
 
-static int open_target(const struct test_case *c, const char *path,
-		       struct target *target)
-{
-	struct stat st;
-
-	target->path = path;
-	target->write = c->write;
-	target->memory = c->place == TMPFS;
-	target->fd = open(path, O_RDWR | (c->place == DISK ? O_DIRECT : 0));
-	if (target->fd < 0)
-		return errno;
-	if (fstat(target->fd, &st))
-		return errno;
-	target->len = st.st_size;
-	return 0;
-}
-
 static bool way_fits(const struct test_case *c, const struct way *way)
 {
 	/* Less than 64 KiB never comes out of a region. */
@@ -272,32 +99,47 @@ struct outcome {
 	int err;
 };
 
-static void run_case(const struct test_case *c, const struct target *target,
-		     const struct way *const *ways, struct outcome *outcomes)
+static void run_turns(struct order *order, const struct worker *workers,
+		      struct outcome *outcomes)
 {
-	bool check;
+	struct answer answer;
 	int r, i;
 
-	for (i = 0; i < NR_WAYS; i++)
-		if (outcomes[i].done && ways[i]->open(target))
-			outcomes[i].done = false;
+	order->what = ORDER_ROUND;
 	/* The first round warms up. */
 	for (r = -1; r < rounds; r++) {
-		if (!r)
-			measure_idle();
 		for (i = 0; i < NR_WAYS; i++) {
 			if (!outcomes[i].done || outcomes[i].err)
 				continue;
-			check = i > 0 && r == rounds - 1;
-			outcomes[i].err = run_round(c, ways[i], target, check,
-						    &outcomes[i].all[r < 0 ? 0 :
-								     r]);
+			order->check = i > 0 && r == rounds - 1;
+			answer = worker_ask(&workers[i], order);
+			outcomes[i].err = answer.err;
+			outcomes[i].all[r < 0 ? 0 : r] = answer.figure;
 		}
 	}
+}
+
+static void run_case(struct order *order, const struct worker *workers,
+		     struct outcome *outcomes)
+{
+	struct answer answer;
+	int i;
+
+	order->what = ORDER_OPEN;
+	for (i = 0; i < NR_WAYS; i++) {
+		if (!outcomes[i].done)
+			continue;
+		answer = worker_ask(&workers[i], order);
+		outcomes[i].done = !answer.err;
+		if (answer.err && answer.refusal[0])
+			memcpy(refusal, answer.refusal, sizeof(refusal));
+	}
+	run_turns(order, workers, outcomes);
+	order->what = ORDER_CLOSE;
 	for (i = 0; i < NR_WAYS; i++) {
 		outcomes[i].figure = middle(outcomes[i].all, rounds);
 		if (outcomes[i].done)
-			ways[i]->close();
+			worker_ask(&workers[i], order);
 	}
 }
 
@@ -310,11 +152,11 @@ static void print_json(FILE *json, const struct test_case *c,
 	fprintf(json, "%s{\"file\":\"%s\",\"verb\":\"%s\",\"order\":\"%s\","
 		"\"block\":%zu,\"callers\":%d,\"way\":\"%s\",\"error\":%d,"
 		"\"gb_per_s\":%.3f,\"us\":%.2f,\"cpu_s_per_gib\":%.4f,"
-		"\"idle_cpu_s_per_s\":%.4f,\"rounds\":[", first ? "" : ",\n", place_names[c->place],
+		"\"rounds\":[", first ? "" : ",\n", place_names[c->place],
 		c->write ? "write" : "read",
 		c->random ? "random" : "sequential", c->block, c->nr_callers,
 		way, outcome->err, outcome->figure.gb_per_s,
-		outcome->figure.us, outcome->figure.cpu, idle);
+		outcome->figure.us, outcome->figure.cpu);
 	first = false;
 	for (r = 0; r < rounds; r++)
 		fprintf(json, "%s%.3f", r ? "," : "", outcome->all[r].gb_per_s);
@@ -386,31 +228,26 @@ static bool is_wanted(const char *list, const char *name)
 	return !list || strstr(list, name);
 }
 
-static int run_cases(const struct options *options, FILE *json)
+static int run_cases(const struct options *options,
+		     const struct worker *workers, FILE *json)
 {
-	const struct way host = { "limit", way_limit.open, host_move,
-				  way_limit.close };
-	const struct way *ways[NR_WAYS] = { &way_limit, &way_plain,
-		&way_cufile, &way_first, &way_peerdma, &way_registered };
-	struct target target;
 	int i, err = 0;
 	size_t n;
 
 	for (n = 0; n < sizeof(cases) / sizeof(cases[0]); n++) {
 		const struct test_case *c = &cases[n];
 		struct outcome outcomes[NR_WAYS] = { 0 };
+		struct order order = { .c = c, .seconds = seconds,
+			.path = c->place == TMPFS ? options->tmpfs :
+						    options->file };
 
-		if (!is_wanted(options->places, place_names[c->place]))
+		if (!is_wanted(options->places, place_names[c->place]) ||
+		    access(order.path, R_OK | W_OK))
 			continue;
-		if (open_target(c, c->place == TMPFS ? options->tmpfs :
-						       options->file, &target))
-			continue;
-		ways[0] = c->place == DISK || c->write ? &host : &way_limit;
 		for (i = 0; i < NR_WAYS; i++)
 			outcomes[i].done = way_fits(c, ways[i]) &&
 				is_wanted(options->ways, ways[i]->name);
-		run_case(c, &target, ways, outcomes);
-		close(target.fd);
+		run_case(&order, workers, outcomes);
 		print_row(c, outcomes);
 		for (i = 0; i < NR_WAYS; i++) {
 			if (outcomes[i].done)
@@ -419,6 +256,18 @@ static int run_cases(const struct options *options, FILE *json)
 			err |= outcomes[i].err;
 		}
 	}
+	return err;
+}
+
+/* Return: 0, or an errno of the worst. */
+static int start_workers(struct worker *workers)
+{
+	int i, err = 0;
+
+	for (i = 0; i < NR_WAYS; i++)
+		worker_start(&workers[i], ways[i], workers, i);
+	for (i = 0; i < NR_WAYS; i++)
+		err = err ? err : worker_answer(&workers[i]).err;
 	return err;
 }
 
@@ -456,6 +305,7 @@ static void take_option(struct options *options, const char *name,
 int main(int argc, char **argv)
 {
 	struct options options = { .tmpfs = "" };
+	struct worker workers[NR_WAYS];
 	FILE *json;
 	int err, i;
 
@@ -469,18 +319,19 @@ int main(int argc, char **argv)
 		perror(options.json);
 		return 1;
 	}
-	err = gpu_start();
+	err = start_workers(workers);
 	if (err) {
-		fprintf(stderr, "gpu: no GPU to measure: %s\n",
-			strerror(-err));
+		fprintf(stderr, "gpu: no GPU to measure: %s\n", strerror(err));
 		fclose(json);
 		return 1;
 	}
 	print_head();
 	fprintf(json, "[\n");
-	err = run_cases(&options, json);
+	err = run_cases(&options, workers, json);
 	fprintf(json, "\n]\n");
 	fclose(json);
+	for (i = 0; i < NR_WAYS; i++)
+		worker_end(&workers[i]);
 	if (refusal[0])
 		printf("cuFile: %s\n", refusal);
 	return err ? 1 : 0;

@@ -14,6 +14,22 @@
 /* Each caller's part of GPU memory, and of pinned and pageable host memory. */
 #define WINDOW		((size_t)64 << 20)
 
+enum place { CACHED, TMPFS, DISK };
+
+struct test_case {
+	enum place place;
+	bool write;
+	bool random;
+	size_t block;
+	int nr_callers;
+};
+
+struct figure {
+	double gb_per_s;
+	double us;		/* a request */
+	double cpu;		/* seconds per GiB */
+};
+
 /* The driver API, as far as it is used here, by NVIDIA's names. */
 struct cuda {
 	int (*cuInit)(unsigned int flags);
@@ -59,17 +75,46 @@ struct way {
 	void (*close)(void);
 };
 
+/* A process that moves files one way. */
+struct worker {
+	pid_t pid;
+	int channel;
+};
+
+enum order_kind { ORDER_OPEN, ORDER_ROUND, ORDER_CLOSE };
+
+struct order {
+	enum order_kind what;
+	const struct test_case *c;
+	const char *path;
+	double seconds;
+	bool check;			/* compare what was moved with the file */
+};
+
+struct answer {
+	int err;			/* 0, or an errno */
+	struct figure figure;
+	char refusal[160];		/* why cuFile does not take the file */
+};
+
 extern struct cuda cuda;
 extern void *cuda_context;
 extern unsigned long long gpu_memory;
 extern struct caller callers[CALLERS_MAX];
 extern char refusal[160];
 
-extern const struct way way_limit, way_plain, way_cufile, way_first,
+extern const struct way way_limit, way_host, way_plain, way_cufile, way_first,
 	way_peerdma, way_registered;
 
 int gpu_start(void);
 double gpu_now(void);
 double gpu_cpu_time(void);
+
+void worker_start(struct worker *worker, const struct way *way,
+		  const struct worker *others, int nr_others);
+struct answer worker_answer(const struct worker *worker);
+struct answer worker_ask(const struct worker *worker,
+			 const struct order *order);
+void worker_end(const struct worker *worker);
 
 #endif /* BENCH_GPU_H */

@@ -139,6 +139,24 @@ const struct way way_limit = {
 	"limit", limit_open, limit_move, nothing_to_close
 };
 
+/* ---- the limit at a disk, and of writes: what the file does alone ---------- */
+
+static ssize_t host_move(struct caller *caller, const struct target *target,
+			 size_t len, uint64_t file_offset, size_t at)
+{
+	ssize_t n;
+
+	if (target->write)
+		n = pwrite(target->fd, caller->pinned + at, len, file_offset);
+	else
+		n = pread(target->fd, caller->pinned + at, len, file_offset);
+	return n < 0 ? -errno : n;
+}
+
+const struct way way_host = {
+	"limit", limit_open, host_move, nothing_to_close
+};
+
 /* ---- what a program does by itself ---------------------------------------- */
 
 static ssize_t plain_move(struct caller *caller, const struct target *target,
