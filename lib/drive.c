@@ -13,10 +13,16 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "internal.h"
 #include "uring.h"
+
+/* A drive that takes so long for a request, in microseconds, is in no hurry ... */
+#define DOZE_US		400
+/* ... and nor is who waits for a copy of so much, some 15 us. */
+#define DOZE_MIN	((uint64_t)512 << 10)
 
 /* All that a context pins. */
 #define FIXED_MAX	(2 * PEERDMA_BOUNCES)
@@ -40,6 +46,9 @@ struct peerdma_drive {
 	unsigned int in_flight;
 	bool broken;			/* the kernel takes no more */
 	bool registers;			/* bounces, until one is refused */
+	uint64_t began;			/* when it was taken, in microseconds */
+	unsigned int nr_ended;		/* requests since */
+	uint64_t pace;			/* of a request the last time, likewise */
 	unsigned int nr_fixed;
 	const void *fixed[FIXED_MAX];	/* bounces that the kernel knows */
 };
@@ -78,6 +87,14 @@ static void drive_free(struct peerdma_drive *drive)
 	free(drive);
 }
 
+static uint64_t microseconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * UINT64_C(1000000) + now.tv_nsec / 1000;
+}
+
 /**
  * peerdma_drive_get() - take a drive's side
  * @ctx: the context
@@ -96,7 +113,13 @@ struct peerdma_drive *peerdma_drive_get(struct peerdma *ctx)
 	if (drive)
 		ctx->drives = drive->next;
 	pthread_mutex_unlock(&ctx->lock);
-	return drive ? drive : drive_new(ctx);
+	if (!drive)
+		drive = drive_new(ctx);
+	if (!drive)
+		return NULL;
+	drive->nr_ended = 0;
+	drive->began = microseconds();
+	return drive;
 }
 
 /**
@@ -111,6 +134,8 @@ void peerdma_drive_put(struct peerdma *ctx, struct peerdma_drive *drive)
 		drive_free(drive);
 		return;
 	}
+	if (drive->nr_ended)
+		drive->pace = (microseconds() - drive->began) / drive->nr_ended;
 	pthread_mutex_lock(&ctx->lock);
 	drive->next = ctx->drives;
 	ctx->drives = drive;
@@ -256,5 +281,23 @@ bool peerdma_drive_next(struct peerdma_drive *drive, bool wait,
 	}
 	peerdma_uring_take(&drive->ring, out_tag, out_result);
 	drive->in_flight--;
+	drive->nr_ended++;
 	return true;
+}
+
+/**
+ * peerdma_drive_doze() - let a copy that was begun get along by itself for a while
+ * @drive: the drive's side, or NULL
+ * @len: bytes of the copy
+ *
+ * CUDA's waiting keeps a CPU busy, which for a megabyte is a third of what it costs.
+ * The shortest sleep is some 60 us: behind a drive that takes its time nobody notices
+ * it.
+ */
+void peerdma_drive_doze(const struct peerdma_drive *drive, uint64_t len)
+{
+	const struct timespec shortest = { .tv_nsec = 1 };
+
+	if (drive && len >= DOZE_MIN && drive->pace >= DOZE_US)
+		nanosleep(&shortest, NULL);
 }

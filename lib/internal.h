@@ -240,6 +240,7 @@ bool peerdma_drive_submit(struct peerdma_drive *drive);
 bool peerdma_drive_refused(struct peerdma_drive *drive, uint64_t *out_tag);
 bool peerdma_drive_next(struct peerdma_drive *drive, bool wait,
 			uint64_t *out_tag, int32_t *out_result);
+void peerdma_drive_doze(const struct peerdma_drive *drive, uint64_t len);
 
 /* ---- spin.c: waiting awake ------------------------------------------------ */
 

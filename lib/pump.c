@@ -506,6 +506,7 @@ static int read_side(struct pump *p)
 	}
 	if (!p->lane)
 		return part;
+	peerdma_drive_doze(p->drive, bytes - p->counted);
 	err = peerdma_lane_finish(p->transfer->buf->ctx, p->lane, 0);
 	if (err)
 		return err;
@@ -580,6 +581,8 @@ static int write_step(struct pump *p)
 	/* It has enough to do until the copies are there: sleep with it. */
 	if (p->drive && p->active > 1 && harvest(p, true))
 		return 0;
+	if (p->lane && p->lane->head != p->lane->tail)
+		peerdma_drive_doze(p->drive, p->piece);
 	err = publish(p, true);
 	if (err)
 		return err < 0 ? err : 0;
