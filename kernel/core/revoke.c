@@ -371,6 +371,7 @@ static int device_event(struct notifier_block *block, unsigned long action,
 {
 	struct pci_dev *pdev = to_pci_dev(data);
 	struct peerdma_buffer *buffer;
+	bool unanswered;
 
 	if (action == BUS_NOTIFY_BIND_DRIVER) {
 		peerdma_pages_forget(pdev);
@@ -392,8 +393,9 @@ static int device_event(struct notifier_block *block, unsigned long action,
 	 * A driver whose device has been pulled out fails what is in flight when
 	 * it leaves, and not before: it is waited for afterwards.
 	 */
-	peerdma_foreign_forget(pdev, action != BUS_NOTIFY_UNBIND_DRIVER ||
-				     !pci_channel_offline(pdev));
+	unanswered = action == BUS_NOTIFY_UNBIND_DRIVER &&
+		     pci_channel_offline(pdev);
+	peerdma_foreign_forget(pdev, !unanswered);
 	peerdma_pages_forget(pdev);
 	return NOTIFY_OK;
 }

@@ -114,6 +114,7 @@ static void host_memory_says_why_a_write_is_short(void **state)
 	struct rlimit before;
 
 	(void)state;
+	assert_non_null(host);
 	memcpy(host, content, LEN);
 	assert_int_equal(peerdma_buffer_host(ctx, host, LEN, NULL, &buf), 0);
 	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
