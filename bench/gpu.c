@@ -17,7 +17,17 @@
 #define ROUNDS_MAX	15
 #define NR_WAYS		6
 
+/*
+ * The disk first: what the library keeps of the files that it has read out of the page
+ * cache it lets go some seconds later, which takes CPU time.
+ */
 static const struct test_case cases[] = {
+	{ DISK, false, false, 4 * KIB, 1 },
+	{ DISK, false, false, 1 * MIB, 1 },
+	{ DISK, false, false, 16 * MIB, 1 },
+	{ DISK, false, false, 16 * MIB, 4 },
+	{ DISK, true, false, 1 * MIB, 1 },
+	{ DISK, true, false, 16 * MIB, 1 },
 	{ CACHED, false, false, 4 * KIB, 1 },
 	{ CACHED, false, true, 4 * KIB, 1 },
 	{ CACHED, false, false, 64 * KIB, 1 },
@@ -33,15 +43,9 @@ static const struct test_case cases[] = {
 	{ TMPFS, false, false, 1 * MIB, 1 },
 	{ TMPFS, false, false, 16 * MIB, 1 },
 	{ TMPFS, false, false, 16 * MIB, 4 },
-	{ DISK, false, false, 4 * KIB, 1 },
-	{ DISK, false, false, 1 * MIB, 1 },
-	{ DISK, false, false, 16 * MIB, 1 },
-	{ DISK, false, false, 16 * MIB, 4 },
 	{ CACHED, true, false, 64 * KIB, 1 },
 	{ CACHED, true, false, 1 * MIB, 1 },
 	{ CACHED, true, false, 16 * MIB, 1 },
-	{ DISK, true, false, 1 * MIB, 1 },
-	{ DISK, true, false, 16 * MIB, 1 },
 };
 
 static const char *const place_names[] = { "cached", "tmpfs", "disk" };
