@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -71,14 +72,18 @@ static bool may_ask(int fd)
 	       !faccessat(fd, "", W_OK, AT_EMPTY_PATH | AT_EACCESS);
 }
 
-static uint64_t draw(uint64_t below)
+static uint64_t seed(void)
 {
-	static _Thread_local uint64_t state;
+	struct timespec now;
 
-	if (!state)
-		state = (uintptr_t)&state;
-	state = state * UINT64_C(6364136223846793005) + 1442695040888963407;
-	return (state >> 33) % below;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * UINT64_C(1000000000) + now.tv_nsec;
+}
+
+static uint64_t draw(uint64_t *state, uint64_t below)
+{
+	*state = *state * UINT64_C(6364136223846793005) + 1442695040888963407;
+	return (*state >> 33) % below;
 }
 
 enum way {
@@ -124,7 +129,7 @@ static bool spots_resident(int fd, uint64_t offset, uint64_t len, enum way *way)
 
 static bool bytes_readable(int fd, uint64_t offset, uint64_t len)
 {
-	uint64_t from, to;
+	uint64_t from, to, state = seed();
 	unsigned int i;
 	char byte;
 	struct iovec vec = { .iov_base = &byte, .iov_len = 1 };
@@ -133,7 +138,7 @@ static bool bytes_readable(int fd, uint64_t offset, uint64_t len)
 		from = len * i / SPOTS;
 		to = len * (i + 1) / SPOTS;
 		if (to > from && preadv2(fd, &vec, 1, offset + from +
-					 draw(to - from), RWF_NOWAIT) != 1)
+					 draw(&state, to - from), RWF_NOWAIT) != 1)
 			return false;
 	}
 	return true;
