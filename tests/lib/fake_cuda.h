@@ -24,7 +24,7 @@ struct fake_cuda {
 	int waits;		/* by cuStreamSynchronize */
 	int copies;		/* to the GPU, by streams ... */
 	int failing_copies;	/* ... of which so many fail first */
-	int batches;		/* of copies */
+	atomic_int batches;	/* of copies */
 	int fail_batch;		/* CUDA takes none */
 	bool no_wait_value;	/* streams wait for no words */
 	bool dead;		/* a kernel has failed */
@@ -40,7 +40,7 @@ struct fake_cuda {
 	int streams;		/* and events */
 	atomic_int registrations; /* of host memory */
 	atomic_int depth;	/* of the stack of contexts */
-	int flushes;
+	atomic_int flushes;
 	uint64_t sync_memops;	/* the last address it was set for */
 };
 
