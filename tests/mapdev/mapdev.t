@@ -61,7 +61,12 @@ for kernel in "${kernels[@]}"; do
 		--qemu -device --qemu edu,dma_mask=0xffffffff,bus=pci0,addr=1 \
 		--qemu -device --qemu pci-testdev,bus=pci0,addr=2 \
 		-- tests/mapdev/guest neighbour
-	found_nothing "$kernel neighbour" gpu-removed
+	if [ "$kernel" = latest ]; then
+		found_nothing "$kernel neighbour" gpu-removed
+	else
+		skip "$kernel neighbour: a GPU that is removed" \
+			"this kernel finds no place for its BAR when it comes back"
+	fi
 	forget
 done
 done_testing
