@@ -378,8 +378,14 @@ static void check_gone(int fd)
 /* An open drive keeps nothing that it hung below. */
 static void test_pulled_idle(void)
 {
-	int other = t_open("/dev/disk/by-serial/virtio", O_RDWR | O_DIRECT);
+	const char *path = "/dev/disk/by-serial/virtio";
+	int other;
 
+	if (access(path, F_OK)) {
+		t_skip("an idle drive", "this kernel has no virtio drives");
+		return;
+	}
+	other = t_open(path, O_RDWR | O_DIRECT);
 	t_need(other >= 0, "a virtio drive is opened");
 	t_result(t_move_one(dev, T_READ, buffer.fd, other, 0, 0, PIECE), PIECE,
 		 "it is read");
