@@ -336,10 +336,11 @@ bool peerdma_cuda_range(const struct peerdma_cuda *cuda,
 	unsigned long long base;
 	uint64_t end = addr + len;
 	size_t size;
+	int mode;
 
 	if (!cuda->cuMemGetAddressRange)
 		return true;
-	if (cuda->cuCtxPushCurrent(context))
+	if (peerdma_cuda_enter(cuda, context, &mode))
 		return false;
 	while (addr < end) {
 		if (cuda->cuMemGetAddressRange(&base, &size, addr) ||
@@ -347,7 +348,7 @@ bool peerdma_cuda_range(const struct peerdma_cuda *cuda,
 			break;
 		addr = base + size;
 	}
-	cuda->cuCtxPopCurrent(&context);
+	peerdma_cuda_leave(cuda, mode);
 	return addr >= end;
 }
 

@@ -22,7 +22,6 @@
 #include "queue.h"
 
 #define WAIT_VALUE_GEQ	0
-#define CAPTURE_MODE_RELAXED	2
 /* More than the queue and a few callers use at a time. */
 #define LANES		(2 * PEERDMA_QUEUE_THREADS)
 
@@ -338,21 +337,15 @@ static void end_dead(struct peerdma_queue *queue, struct peerdma_entry *entry)
 void peerdma_queue_sweep(struct peerdma_queue *queue)
 {
 	const struct peerdma_cuda *cuda = &queue->ctx->cuda;
-	int mode = CAPTURE_MODE_RELAXED;
 	unsigned int i;
 
 	/* Somebody is at it already, or changes an event. */
 	if (pthread_mutex_trylock(&queue->events))
 		return;
 	pthread_mutex_unlock(&queue->lock);
-	/* A stream that the program captures into a graph stays out of this. */
-	if (cuda->cuThreadExchangeStreamCaptureMode)
-		cuda->cuThreadExchangeStreamCaptureMode(&mode);
 	for (i = 0; i < queue->depth; i++)
 		if (is_dead(cuda, &queue->entries[i]))
 			end_dead(queue, &queue->entries[i]);
-	if (cuda->cuThreadExchangeStreamCaptureMode)
-		cuda->cuThreadExchangeStreamCaptureMode(&mode);
 	pthread_mutex_unlock(&queue->events);
 	pthread_mutex_lock(&queue->lock);
 }
