@@ -19,8 +19,8 @@
 #include "internal.h"
 #include "uring.h"
 
-/* A drive that takes so long for a request, in microseconds, is in no hurry ... */
-#define DOZE_US		400
+/* A drive that takes so long for a request, in nanoseconds, is in no hurry ... */
+#define DOZE_NS		400000
 /* ... and nor is who waits for a copy of so much, some 15 us. */
 #define DOZE_MIN	((uint64_t)512 << 10)
 
@@ -46,7 +46,7 @@ struct peerdma_drive {
 	unsigned int in_flight;
 	bool broken;			/* the kernel takes no more */
 	bool registers;			/* bounces, until one is refused */
-	uint64_t began;			/* when it was taken, in microseconds */
+	uint64_t began;			/* when it was taken, in nanoseconds */
 	unsigned int nr_ended;		/* requests since */
 	uint64_t pace;			/* of a request the last time, likewise */
 	unsigned int nr_fixed;
@@ -87,14 +87,6 @@ static void drive_free(struct peerdma_drive *drive)
 	free(drive);
 }
 
-static uint64_t microseconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * UINT64_C(1000000) + now.tv_nsec / 1000;
-}
-
 /**
  * peerdma_drive_get() - take a drive's side
  * @ctx: the context
@@ -118,7 +110,7 @@ struct peerdma_drive *peerdma_drive_get(struct peerdma *ctx)
 	if (!drive)
 		return NULL;
 	drive->nr_ended = 0;
-	drive->began = microseconds();
+	drive->began = peerdma_nanoseconds();
 	return drive;
 }
 
@@ -135,7 +127,8 @@ void peerdma_drive_put(struct peerdma *ctx, struct peerdma_drive *drive)
 		return;
 	}
 	if (drive->nr_ended)
-		drive->pace = (microseconds() - drive->began) / drive->nr_ended;
+		drive->pace = (peerdma_nanoseconds() - drive->began) /
+			      drive->nr_ended;
 	pthread_mutex_lock(&ctx->lock);
 	drive->next = ctx->drives;
 	ctx->drives = drive;
@@ -298,6 +291,6 @@ void peerdma_drive_doze(const struct peerdma_drive *drive, uint64_t len)
 {
 	const struct timespec shortest = { .tv_nsec = 1 };
 
-	if (drive && len >= DOZE_MIN && drive->pace >= DOZE_US)
+	if (drive && len >= DOZE_MIN && drive->pace >= DOZE_NS)
 		nanosleep(&shortest, NULL);
 }

@@ -250,6 +250,7 @@ struct peerdma_spin {
 	uint64_t end;			/* 0: the clock was not looked at yet */
 };
 
+uint64_t peerdma_nanoseconds(void);
 void peerdma_spin_start(struct peerdma_spin *spin, uint64_t ns);
 bool peerdma_spin_on(struct peerdma_spin *spin);
 void peerdma_spin_pause(unsigned int times);

@@ -262,14 +262,6 @@ int peerdma_lane_passed(struct peerdma *ctx, struct peerdma_lane *lane,
 	return 1;
 }
 
-static uint64_t nanoseconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * UINT64_C(1000000000) + now.tv_nsec;
-}
-
 /*
  * The fastest copy so far says how long this one takes at least: so long nobody
  * need wait awake.
@@ -310,7 +302,7 @@ static void note_rate(struct peerdma *ctx, size_t len, uint64_t ns)
 int peerdma_lane_finish(struct peerdma *ctx, struct peerdma_lane *lane,
 			size_t len)
 {
-	uint64_t start = len ? nanoseconds() : 0;
+	uint64_t start = len ? peerdma_nanoseconds() : 0;
 	int result;
 
 	lane->tail = lane->head;
@@ -318,7 +310,7 @@ int peerdma_lane_finish(struct peerdma *ctx, struct peerdma_lane *lane,
 		sleep_through(ctx, len);
 	result = ctx->cuda.cuStreamSynchronize(lane->stream);
 	if (!result && len)
-		note_rate(ctx, len, nanoseconds() - start);
+		note_rate(ctx, len, peerdma_nanoseconds() - start);
 	return peerdma_cuda_errno(result);
 }
 

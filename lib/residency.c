@@ -18,7 +18,6 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -72,14 +71,6 @@ static bool may_ask(int fd)
 	       !faccessat(fd, "", W_OK, AT_EMPTY_PATH | AT_EACCESS);
 }
 
-static uint64_t seed(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * UINT64_C(1000000000) + now.tv_nsec;
-}
-
 static uint64_t draw(uint64_t *state, uint64_t below)
 {
 	*state = *state * UINT64_C(6364136223846793005) + 1442695040888963407;
@@ -129,7 +120,7 @@ static bool spots_resident(int fd, uint64_t offset, uint64_t len, enum way *way)
 
 static bool bytes_readable(int fd, uint64_t offset, uint64_t len)
 {
-	uint64_t from, to, state = seed();
+	uint64_t from, to, state = peerdma_nanoseconds();
 	unsigned int i;
 	char byte;
 	struct iovec vec = { .iov_base = &byte, .iov_len = 1 };

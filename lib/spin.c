@@ -7,7 +7,12 @@
 /* Looks at what is waited for between two looks at the clock. */
 #define LOOKS	32
 
-static uint64_t nanoseconds(void)
+/**
+ * peerdma_nanoseconds() - the time that passes, whatever is done to the clock
+ *
+ * Return: nanoseconds since some moment before the program began.
+ */
+uint64_t peerdma_nanoseconds(void)
 {
 	struct timespec now;
 
@@ -48,8 +53,8 @@ bool peerdma_spin_on(struct peerdma_spin *spin)
 	if (++spin->looks % LOOKS)
 		return true;
 	if (!spin->end)
-		spin->end = nanoseconds() + spin->ns;
-	return nanoseconds() < spin->end;
+		spin->end = peerdma_nanoseconds() + spin->ns;
+	return peerdma_nanoseconds() < spin->end;
 }
 
 /**
