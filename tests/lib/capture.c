@@ -27,20 +27,12 @@ static void expect_whole(void)
 /* Everything is made anew while the recording is on. */
 static int set_up_recording(void **state)
 {
-	PEERDMA_SIZED(peerdma_open_opts, opts, .device = FAKE_DEVICE);
-	PEERDMA_SIZED(peerdma_buffer_info, info);
-
 	(void)state;
 	fake_kernel_reset();
 	fake_kernel.fs_type = EXT4_SUPER_MAGIC;
 	fake_cuda = (struct fake_cuda){ .nr_gpus = 1, .flush_options = 1 };
 	atomic_store(&fake_cuda.capturing, true);
-	if (peerdma_open(&ctx, &opts) ||
-	    peerdma_buffer_alloc(ctx, LEN, NULL, &buf) ||
-	    peerdma_buffer_info(buf, &info))
-		return -1;
-	memory = fake_cuda_memory(info.device_addr);
-	return 0;
+	return open_context(0);
 }
 
 static int tear_down_recording(void **state)

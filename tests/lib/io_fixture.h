@@ -29,21 +29,26 @@ static unsigned char *memory;	/* of buf */
 static unsigned char *content;	/* of the file */
 static char path[] = "/var/tmp/peerdma-XXXXXX";
 
-static inline int set_up(void **state)
+static inline int open_context(uint64_t keep)
 {
 	PEERDMA_SIZED(peerdma_open_opts, opts, .device = FAKE_DEVICE,
-		.keep = PEERDMA_KEEP_NONE);
+		.keep = keep);
 	PEERDMA_SIZED(peerdma_buffer_info, info);
 
-	(void)state;
-	fake_kernel_reset();
-	fake_cuda = (struct fake_cuda){ .nr_gpus = 1, .ordering = 100 };
 	if (peerdma_open(&ctx, &opts) ||
 	    peerdma_buffer_alloc(ctx, LEN, NULL, &buf) ||
 	    peerdma_buffer_info(buf, &info))
 		return -1;
 	memory = fake_cuda_memory(info.device_addr);
 	return 0;
+}
+
+static inline int set_up(void **state)
+{
+	(void)state;
+	fake_kernel_reset();
+	fake_cuda = (struct fake_cuda){ .nr_gpus = 1, .ordering = 100 };
+	return open_context(PEERDMA_KEEP_NONE);
 }
 
 static inline int tear_down(void **state)
