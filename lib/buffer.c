@@ -10,6 +10,8 @@
 
 #include "internal.h"
 
+#define KERNEL_ENOTSUPP	524
+
 static int take_opts(struct peerdma_buffer_opts *o,
 		     const struct peerdma_buffer_opts *opts, uint32_t known)
 {
@@ -149,6 +151,44 @@ static int pin(struct peerdma_buffer *buf, const char *provider)
 	return 0;
 }
 
+/*
+ * CUDA's own dma-buf of the memory. Its mode is its exporter's: who wants memory
+ * that nobody writes to has to have it pinned.
+ */
+static int export(struct peerdma_buffer *buf)
+{
+	int fd;
+
+	if (!buf->cuda)
+		return -EFAULT;
+	if (buf->read_only)
+		return -EOPNOTSUPP;
+	fd = peerdma_cuda_export(&buf->ctx->cuda, buf->pointer.context,
+				 buf->addr, buf->len);
+	if (fd < 0)
+		return fd;
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	buf->fd = fd;
+	return 0;
+}
+
+/*
+ * A pin of the module's is the better dma-buf: any range, the CPU maps it, whoever
+ * uses it is counted, it can be taken back, and no file operation has to attach it
+ * anew. CUDA's is for a module that does not know NVIDIA's memory, or on demand.
+ */
+static int pin_or_export(struct peerdma_buffer *buf, const char *provider)
+{
+	int err;
+
+	if (provider && !strcmp(provider, PEERDMA_PROVIDER_DMA_BUF))
+		return export(buf);
+	err = pin(buf, provider ? provider : "nvidia");
+	if (err == -ENOENT && !provider && !export(buf))
+		err = 0;
+	return err;
+}
+
 /* Learn what CUDA knows of the address, so that its copies reach it too. */
 static int meet_cuda(struct peerdma_buffer *buf)
 {
@@ -205,7 +245,7 @@ int peerdma_buffer_pin(struct peerdma *ctx, uint64_t addr, uint64_t len,
 	err = meet_cuda(buf);
 	if (err)
 		goto close_buffer;
-	err = pin(buf, o.provider ? o.provider : "nvidia");
+	err = pin_or_export(buf, o.provider);
 	if (err && !(buf->cuda && o.flags & PEERDMA_F_STAGED_OK))
 		goto close_buffer;
 	/* Who would have pinned it has not looked. */
@@ -214,7 +254,8 @@ int peerdma_buffer_pin(struct peerdma *ctx, uint64_t addr, uint64_t len,
 		err = -EFAULT;
 		goto close_buffer;
 	}
-	buf->reason = err ? reason_of_pin(ctx, err) : 0;
+	/* What CUDA has exported needs the module for files all the same. */
+	buf->reason = err ? reason_of_pin(ctx, err) : ctx->reason;
 	*out_buf = buf;
 	return 0;
 
@@ -461,8 +502,9 @@ int peerdma_buffer_map(struct peerdma_buffer *buf,
 		prot |= PROT_WRITE;
 	addr = mmap(NULL, buf->len + skew, prot, MAP_SHARED, buf->fd,
 		    buf->fd_offset - skew);
+	/* NVIDIA's exporter answers what is not for user space. */
 	if (addr == MAP_FAILED)
-		return -errno;
+		return errno == KERNEL_ENOTSUPP ? -EOPNOTSUPP : -errno;
 	*out_addr = addr + skew;
 	return 0;
 }

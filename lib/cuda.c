@@ -36,6 +36,7 @@ enum {
 	FLUSH_TARGET_CURRENT_CONTEXT	= 0,
 	WRITES_TO_OWNER			= 100,
 	CAPTURE_MODE_RELAXED		= 2,
+	RANGE_HANDLE_DMA_BUF_FD		= 1,
 };
 
 static const struct call {
@@ -80,6 +81,8 @@ static const struct call {
 #undef CALL
 	{ "cuMemGetAddressRange_v2",
 	  offsetof(struct peerdma_cuda, cuMemGetAddressRange), true },
+	{ "cuMemGetHandleForAddressRange",
+	  offsetof(struct peerdma_cuda, cuMemGetHandleForAddressRange), true },
 	{ "cuStreamWriteValue32_v2",
 	  offsetof(struct peerdma_cuda, cuStreamWriteValue32), true },
 	{ "cuMemcpyBatchAsync",
@@ -350,6 +353,35 @@ bool peerdma_cuda_range(const struct peerdma_cuda *cuda,
 	}
 	peerdma_cuda_leave(cuda, mode);
 	return addr >= end;
+}
+
+/**
+ * peerdma_cuda_export() - CUDA's own dma-buf of a range
+ * @cuda: loaded
+ * @context: of the memory
+ * @addr: a CUDA device pointer
+ * @len: bytes; both whole pages of the CPU's
+ *
+ * It keeps the memory until it is closed, and all that was made of it.
+ *
+ * Return: the descriptor; -EINVAL: no whole pages, or not wholly one allocation;
+ * -EOPNOTSUPP: this GPU or driver exports none; another negative errno.
+ */
+int peerdma_cuda_export(const struct peerdma_cuda *cuda,
+			peerdma_cuda_context context, uint64_t addr,
+			uint64_t len)
+{
+	int err, fd = -1, mode;
+
+	if (!cuda->cuMemGetHandleForAddressRange)
+		return -EOPNOTSUPP;
+	err = peerdma_cuda_enter(cuda, context, &mode);
+	if (err)
+		return err;
+	err = peerdma_cuda_errno(cuda->cuMemGetHandleForAddressRange(
+		&fd, addr, len, RANGE_HANDLE_DMA_BUF_FD, 0));
+	peerdma_cuda_leave(cuda, mode);
+	return err ? err : fd;
 }
 
 /**

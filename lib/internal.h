@@ -60,6 +60,10 @@ struct peerdma_cuda {
 	/* NULL: not in this driver. */
 	int (*cuMemGetAddressRange)(unsigned long long *base, size_t *size,
 				    unsigned long long addr);
+	int (*cuMemGetHandleForAddressRange)(void *handle,
+					     unsigned long long addr,
+					     size_t len, int type,
+					     unsigned long long flags);
 	int (*cuMemAllocHost)(void **out, size_t len);
 	int (*cuMemFreeHost)(void *addr);
 	int (*cuMemcpyHtoDAsync)(unsigned long long dst, const void *src,
@@ -120,6 +124,9 @@ int peerdma_cuda_gpu_device(const struct peerdma_cuda *cuda, int ordinal,
 			    uint32_t *out_device);
 bool peerdma_cuda_pointer(const struct peerdma_cuda *cuda, uint64_t addr,
 			  struct peerdma_cuda_pointer *out);
+int peerdma_cuda_export(const struct peerdma_cuda *cuda,
+			peerdma_cuda_context context, uint64_t addr,
+			uint64_t len);
 bool peerdma_cuda_range(const struct peerdma_cuda *cuda,
 			peerdma_cuda_context context, uint64_t addr,
 			uint64_t len);

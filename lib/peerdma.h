@@ -220,10 +220,14 @@ int peerdma_context_stats(struct peerdma *ctx, struct peerdma_stats *stats);
 
 /* ---- buffer -------------------------------------------------------------- */
 
+/** PEERDMA_PROVIDER_DMA_BUF - memory of CUDA's, as the dma-buf that CUDA makes */
+#define PEERDMA_PROVIDER_DMA_BUF	"dma-buf"
+
 /**
  * struct peerdma_buffer_opts - how to make a buffer, or map one
  * @size: set by PEERDMA_SIZED()
- * @provider: who owns the memory; NULL: the library chooses ("nvidia")
+ * @provider: who owns the memory; NULL: the library chooses: "nvidia", or where the
+ *	module lacks that PEERDMA_PROVIDER_DMA_BUF
  * @flags: PEERDMA_F_*
  * @reserved: must be 0
  */

@@ -286,6 +286,50 @@ static void a_foreign_dmabuf_is_copied(void **state)
 	close(fd);
 }
 
+static void expect_exported(struct peerdma *of, const char *provider, int reason)
+{
+	PEERDMA_SIZED(peerdma_buffer_opts, opts, .provider = provider);
+	PEERDMA_SIZED(peerdma_buffer_info, info);
+	struct peerdma_buffer *buf;
+
+	assert_int_equal(peerdma_buffer_alloc(of, 8192, &opts, &buf), 0);
+	assert_int_equal(peerdma_buffer_info(buf, &info), 0);
+	assert_int_equal(info.reason, reason);
+	assert_int_equal(lseek(info.fd, 0, SEEK_END), 8192);
+	assert_true(fcntl(info.fd, F_GETFD) & FD_CLOEXEC);
+	peerdma_buffer_close(buf);
+}
+
+/* CUDA's own dma-buf: on demand, and where the module knows no NVIDIA memory. */
+static void cuda_exports_what_is_not_pinned(void **state)
+{
+	PEERDMA_SIZED(peerdma_buffer_opts, opts,
+		.provider = PEERDMA_PROVIDER_DMA_BUF);
+	PEERDMA_SIZED(peerdma_open_opts, nowhere, .device = "/nowhere");
+	struct peerdma_buffer *buf;
+	struct peerdma *other;
+
+	(void)state;
+	expect_exported(ctx, PEERDMA_PROVIDER_DMA_BUF, 0);
+	fake_kernel.pin_errno = ENOENT;
+	expect_exported(ctx, NULL, 0);
+	assert_int_equal(peerdma_open(&other, &nowhere), 0);
+	expect_exported(other, PEERDMA_PROVIDER_DMA_BUF,
+			PEERDMA_REASON_NO_MODULE);
+	peerdma_close(other);
+	assert_int_equal(peerdma_buffer_alloc(ctx, 8193, &opts, &buf), -EINVAL);
+	assert_int_equal(peerdma_buffer_pin(ctx, FAKE_ADDR, 4096, &opts, &buf),
+			 -EFAULT);
+	opts.flags = PEERDMA_F_READ_ONLY;
+	assert_int_equal(peerdma_buffer_alloc(ctx, 8192, &opts, &buf),
+			 -EOPNOTSUPP);
+	opts.flags = 0;
+	fake_cuda.fail_export = 801;
+	assert_int_equal(peerdma_buffer_alloc(ctx, 8192, &opts, &buf),
+			 -EOPNOTSUPP);
+	assert_int_equal(peerdma_buffer_alloc(ctx, 8192, NULL, &buf), -ENOENT);
+}
+
 static void only_dmabufs_are_imported(void **state)
 {
 	int fd = memfd_create("plain", 0);
@@ -377,6 +421,7 @@ int main(void)
 		TEST(read_only_holds),
 		TEST(an_import_is_the_same_memory),
 		TEST(a_foreign_dmabuf_is_copied),
+		TEST(cuda_exports_what_is_not_pinned),
 		TEST(only_dmabufs_are_imported),
 		TEST(copies_stay_in_range),
 		TEST(host_memory_maps_to_itself),

@@ -223,6 +223,28 @@ int cuMemGetAddressRange_v2(unsigned long long *base, size_t *size,
 	return 0;
 }
 
+int cuMemGetHandleForAddressRange(void *handle, unsigned long long addr,
+				  size_t len, int type,
+				  unsigned long long flags);
+int cuMemGetHandleForAddressRange(void *handle, unsigned long long addr,
+				  size_t len, int type,
+				  unsigned long long flags)
+{
+	uint64_t offset;
+	int fd;
+
+	if (!depth)
+		return INVALID_CONTEXT;
+	if (fake_cuda.fail_export)
+		return fake_cuda.fail_export;
+	if (type != 1 || flags || (addr | len) % 4096 ||
+	    !fake_cuda_find(addr, len, &fd, &offset))
+		return INVALID_VALUE;
+	fd = memfd_create("exported", 0);
+	*(int *)handle = fd;
+	return ftruncate(fd, len);
+}
+
 int cuMemAllocHost_v2(void **out, size_t len)
 {
 	if (breaks_capture())

@@ -26,6 +26,7 @@ struct fake_cuda {
 	int failing_copies;	/* ... of which so many fail first */
 	atomic_int batches;	/* of copies */
 	int fail_batch;		/* CUDA takes none */
+	int fail_export;	/* cuMemGetHandleForAddressRange answers this */
 	bool no_wait_value;	/* streams wait for no words */
 	bool dead;		/* a kernel has failed */
 	/* 1: the next call waits until it is 0, and says so by making it 2. */

@@ -139,6 +139,29 @@ static void test_ring(void)
 	check_moves(0);
 }
 
+/* The same memory as CUDA's own dma-buf. */
+static void test_exported(void)
+{
+	PEERDMA_SIZED(peerdma_buffer_opts, opts,
+		.provider = PEERDMA_PROVIDER_DMA_BUF);
+	PEERDMA_SIZED(peerdma_buffer_info, info);
+	struct peerdma_buffer *pinned = buf;
+	void *addr;
+
+	t_need(!peerdma_buffer_pin(ctx, gpu, LEN, &opts, &buf),
+	       "CUDA exports it");
+	peerdma_buffer_info(buf, &info);
+	t_ok(strcmp(info.provider, "nvidia") && info.provider[0],
+	     "its exporter is another: %s", info.provider);
+	t_is(info.reason, 0, "files go there");
+	t_result(peerdma_buffer_map(buf, NULL, &addr), -EOPNOTSUPP,
+		 "the CPU does not map it");
+	check_moves(0);
+	check_moves(PEERDMA_QUEUE_NO_URING);
+	peerdma_buffer_close(buf);
+	buf = pinned;
+}
+
 static void test_threads(void)
 {
 	check_moves(PEERDMA_QUEUE_NO_URING);
@@ -505,6 +528,7 @@ int main(int argc, char **argv)
 {
 	static const struct t_case cases[] = {
 		{ "ring", test_ring },
+		{ "exported", test_exported },
 		{ "threads", test_threads },
 		{ "forbidden", test_forbidden },
 		{ "bad sector", test_bad_sector },
