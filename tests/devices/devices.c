@@ -16,6 +16,7 @@
 #include <sys/utsname.h>
 
 #include "t_card.h"
+#include "t_trace.h"
 #include "../t_clock.h"
 #include "../t_pin.h"
 #include "../t_random.h"
@@ -249,32 +250,9 @@ static void out_of_reach(void)
 	t_gpu_free(ptr);
 }
 
-/* What the IOMMU was told to translate to @phys from, or 0. */
-static uint64_t traced_address(uint64_t phys)
-{
-	FILE *trace = fopen("/sys/kernel/tracing/trace", "r");
-	unsigned long long iova, paddr, size;
-	uint64_t found = 0;
-	char line[256], *map;
-
-	while (trace && fgets(line, sizeof(line), trace)) {
-		map = strstr(line, "iova=");
-		if (!map || sscanf(map, "iova=%llx - %*x paddr=%llx size=%llu",
-				   &iova, &paddr, &size) != 3)
-			continue;
-		if (phys - paddr < size)
-			found = iova + phys - paddr;
-	}
-	if (trace)
-		fclose(trace);
-	return found;
-}
-
 static void trace_maps(bool on)
 {
-	t_result(t_write_text("/sys/kernel/tracing/events/iommu/map/enable",
-			      on ? "1" : "0"), 0, "tracing goes %s",
-		 on ? "on" : "off");
+	t_result(t_trace_maps(on), 0, "tracing goes %s", on ? "on" : "off");
 }
 
 /*
@@ -300,7 +278,7 @@ static void after_the_end(void)
 	address = t_physical(dev, pin.out_fd, stale);
 	if (translated()) {
 		trace_maps(false);
-		address = traced_address(address);
+		address = t_traced_address(address);
 		t_need(address, "the IOMMU's trace shows where");
 		t_ok(address >> bits == 0, "below the card's mask");
 	}

@@ -17,15 +17,6 @@
 
 static int dev;
 
-static uint32_t card_number(void)
-{
-	unsigned int domain, bus, slot, fn;
-
-	t_need(sscanf(t_card_address(), "%x:%x:%x.%x", &domain, &bus, &slot,
-		      &fn) == 4, "the card has an address");
-	return PEERDMA_DEVICE(domain, bus, slot, fn);
-}
-
 static int importer_open(void)
 {
 	int fd = open("/dev/t_importer", O_RDWR | O_CLOEXEC);
@@ -83,7 +74,7 @@ static int own_memory(void *at, size_t len)
 static void importers(void)
 {
 	uint64_t ptr = t_gpu_alloc(GPU_PAGE);
-	uint32_t card = card_number(), none = PEERDMA_DEVICE_NONE;
+	uint32_t card = t_card_number(), none = PEERDMA_DEVICE_NONE;
 	struct peerdma_pin pin, revocable;
 	void *ram = t_ram(LEN);
 	int own = own_memory(ram, LEN), importer = importer_open();
@@ -214,7 +205,7 @@ static void in_use_for_long(void)
 	int status = -1;
 	pid_t child;
 
-	t_result(attach(importer, own, T_IMPORT_STATIC, card_number()), 0,
+	t_result(attach(importer, own, T_IMPORT_STATIC, t_card_number()), 0,
 		 "one that cannot let go");
 	t_result(map_attached(importer), 0, "it maps");
 	child = fork();

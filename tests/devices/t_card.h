@@ -106,35 +106,62 @@ static inline int t_card_map(int dev, int buffer, uint64_t len, uint32_t card)
 	return ioctl(dev, PEERDMA_MAP_DEVICE, &map) ? -errno : map.out_fd;
 }
 
-/*
- * One DMA write by the bare registers, as a card with a mind of its own would do
- * it: nobody has mapped anything. The driver must have left it.
- */
-static inline void t_card_poke(uint64_t target, uint64_t len)
+/* Whether the card's DMA goes anywhere; the kernel ends that with a MAP_DEVICE. */
+static inline bool t_card_be_master(void)
 {
 	const uint16_t memory_and_master = 2 | 4;
-	volatile uint64_t *regs;
 	char path[96];
-	int config, bar;
+	int config;
+	bool done;
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config",
 		 t_card_address());
 	config = open(path, O_RDWR);
-	t_need(pwrite(config, &memory_and_master, 2, 4) == 2,
-	       "the card is made bus master");
+	done = pwrite(config, &memory_and_master, 2, 4) == 2;
+	close(config);
+	return done;
+}
+
+/* The card's bare registers. No driver may have claimed them. */
+static inline volatile uint64_t *t_card_registers(void)
+{
+	volatile uint64_t *regs;
+	char path[96];
+	int bar;
+
+	t_need(t_card_be_master(), "the card is made bus master");
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource0",
 		 t_card_address());
 	bar = open(path, O_RDWR);
 	regs = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, bar, 0);
 	t_need(regs != MAP_FAILED, "its registers are mapped");
+	close(bar);
+	return regs;
+}
+
+/* A DMA write of the card's memory; QEMU's engine begins 100 ms later. */
+static inline void t_card_start(volatile uint64_t *regs, uint64_t target,
+				uint64_t len)
+{
 	regs[0x80 / 8] = 0x40000;
 	regs[0x88 / 8] = target;
 	regs[0x90 / 8] = len;
 	regs[0x98 / 8] = 3;
-	t_ok(t_wait_for(!(regs[0x98 / 8] & 1)), "its engine has run");
+}
+
+static inline bool t_card_is_busy(volatile uint64_t *regs)
+{
+	return regs[0x98 / 8] & 1;
+}
+
+/* As a card with a mind of its own would do it: nobody has mapped anything. */
+static inline void t_card_poke(uint64_t target, uint64_t len)
+{
+	volatile uint64_t *regs = t_card_registers();
+
+	t_card_start(regs, target, len);
+	t_ok(t_wait_for(!t_card_is_busy(regs)), "its engine has run");
 	munmap((void *)regs, 4096);
-	close(bar);
-	close(config);
 }
 
 #endif /* T_CARD_H */
