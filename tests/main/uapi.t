@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# include/uapi/peerdma.h, sentence by sentence: all ioctls, the buffer as a
-# descriptor and as memory, FILE_IO by both ways. One guest for each kernel.
+# include/uapi/peerdma.h, sentence by sentence: all ioctls, FILE_IO by both ways
+# (the buffer as memory: tests/cpu-map). One guest for each kernel.
 set -uo pipefail
 
 # shellcheck source=tests/tap.sh

@@ -3,7 +3,7 @@
  * The buffer as a descriptor and as memory: mmap(), fork(), exec(), SCM_RIGHTS,
  * and what each of them keeps alive.
  *
- * usage: uapi_map [CASE...]
+ * usage: cpu_map [CASE...]
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -338,7 +338,7 @@ static int child_sends(void *data)
 	char socket[16];
 
 	snprintf(socket, sizeof(socket), "%d", *(int *)data);
-	execl("/proc/self/exe", "uapi_map", "--send", socket, NULL);
+	execl("/proc/self/exe", "cpu_map", "--send", socket, NULL);
 	return 98;
 }
 
