@@ -50,9 +50,22 @@ struct page_map {
 };
 
 /*
- * Does anybody hold a page? To be asked when no mapping can get a page any more:
- * only who has a reference can then make another, so a page that nobody holds
- * stays so and need not be looked at again.
+ * Memory that is pinned twice may be mapped through the other pin's page map, which
+ * holds no page of this one. It may come or go meanwhile, so the lower count is
+ * believed. The pages are of order 0, so the field is the count less one.
+ */
+static bool page_is_held(struct page *page)
+{
+	int mapped = atomic_read_acquire(&page->_mapcount);
+	int refs = atomic_read_acquire(&page->_refcount);
+
+	return refs - 2 > min(mapped, atomic_read(&page->_mapcount));
+}
+
+/*
+ * Does anybody hold a page? To be asked when no mapping of this buffer can get a
+ * page any more: only who has a reference can then make another, or who uses the
+ * memory by another pin, so a page that nobody holds need not be looked at again.
  */
 static bool pages_held(struct page_map *map)
 {
@@ -65,7 +78,7 @@ static bool pages_held(struct page_map *map)
 		unsigned long pfn = PHYS_PFN(extent->phys);
 
 		for (; map->page < PHYS_PFN(extent->len); map->page++)
-			if (page_ref_count(pfn_to_page(pfn + map->page)) > 1)
+			if (page_is_held(pfn_to_page(pfn + map->page)))
 				return true;
 		cond_resched();
 	}

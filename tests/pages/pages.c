@@ -544,6 +544,32 @@ static void test_revoked(void)
 }
 
 /* Somebody holds the pages: REVOKE waits, and whoever waits can be killed. */
+/* Two pins of one memory: what the CPU maps of the other one holds nothing up. */
+static void test_revoked_twin(void)
+{
+	struct peerdma_pin pin;
+	int twin = t_pin(dev, buffer.ptr, LEN, 0, &pin), status = -1;
+	unsigned char *at, *other;
+	pid_t child;
+
+	t_need(twin >= 0, "the memory is pinned once more");
+	at = t_pages_map(dev, twin, LEN);
+	other = t_pages_map(dev, buffer.fd, LEN);
+	t_ok(!t_touch(at, true) && !t_touch(other, true), "both are mapped");
+	child = fork();
+	if (!child)
+		_exit(child_revokes(&twin));
+	t_ok(t_wait_for(waitpid(child, &status, WNOHANG) == child),
+	     "one is taken back while the other is mapped");
+	t_is(status, 0, "... well");
+	t_is(t_touch(at, true), SIGBUS, "it is gone");
+	t_is(t_touch(other, true), 0, "the other is there");
+	t_is(t_counter("pinned_bytes"), LEN, "and pinned");
+	munmap(at, LEN);
+	munmap(other, LEN);
+	close(twin);
+}
+
 static void test_revoked_held(void)
 {
 	uint64_t canaries[NR_CANARIES];
@@ -635,6 +661,7 @@ static const struct t_case cases[] = {
 	{ "killed", test_killed },
 	{ "revoked", test_revoked },
 	{ "revoked while held", test_revoked_held },
+	{ "revoked beside a twin", test_revoked_twin },
 	{ "revoked while read into", test_revoked_busy },
 };
 

@@ -122,9 +122,47 @@ static void test_revoked(void)
 	unbind(true);
 }
 
+/* Two pins of one memory: neither waits for the other one's mapping. */
+static void test_twins(void)
+{
+	char path[] = "/sys/bus/pci/drivers/simgpu/unbind", name[16];
+	struct peerdma_query query;
+	unsigned char *at, *other;
+	struct peerdma_pin pin;
+	int twin, status = -1;
+	pid_t child;
+
+	t_need(!t_query(dev, buffer.fd, &query), "QUERY answers");
+	snprintf(name, sizeof(name), "%04x:%02x:%02x.%x",
+		 query.out_device >> 16, query.out_device >> 8 & 0xff,
+		 query.out_device >> 3 & 0x1f, query.out_device & 7);
+	twin = t_pin(dev, buffer.ptr, LEN, 0, &pin);
+	t_need(twin >= 0, "the memory is pinned once more");
+	at = t_pages_map(dev, buffer.fd, LEN);
+	other = t_pages_map(dev, twin, LEN);
+	t_ok(!t_touch(at, true) && !t_touch(other, true), "both are mapped");
+	child = fork();
+	if (!child) {
+		int fd = open(path, O_WRONLY);
+
+		_exit(write(fd, name, strlen(name)) < 0);
+	}
+	t_ok(t_wait_for(waitpid(child, &status, WNOHANG) == child),
+	     "the driver is unbound");
+	t_is(status, 0, "... well");
+	t_is(t_touch(at, true), SIGBUS, "the mapping is gone");
+	t_is(t_touch(other, true), SIGBUS, "the other one, too");
+	t_is(t_counter("pinned_bytes"), 0, "nothing is pinned");
+	munmap(at, LEN);
+	munmap(other, LEN);
+	close(twin);
+	close(buffer.fd);
+}
+
 static const struct t_case cases[] = {
 	{ "held", test_held },
 	{ "held, revoked", test_revoked },
+	{ "twins", test_twins },
 };
 
 int main(int argc, char **argv)
