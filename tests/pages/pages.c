@@ -543,7 +543,6 @@ static void test_revoked(void)
 	t_buffer_drop(&own);
 }
 
-/* Somebody holds the pages: REVOKE waits, and whoever waits can be killed. */
 /* Two pins of one memory: what the CPU maps of the other one holds nothing up. */
 static void test_revoked_twin(void)
 {
@@ -570,6 +569,7 @@ static void test_revoked_twin(void)
 	close(twin);
 }
 
+/* Somebody holds the pages: REVOKE waits, and whoever waits can be killed. */
 static void test_revoked_held(void)
 {
 	uint64_t canaries[NR_CANARIES];

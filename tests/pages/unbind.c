@@ -62,38 +62,45 @@ static void begin_revocation(void)
 	t_is(waitpid(child, NULL, 0), child, "who asked for it is killed");
 }
 
+/* A child that takes the driver from the device of @query's buffer. */
+static pid_t begin_unbinding(const struct peerdma_query *query)
+{
+	char name[16];
+	pid_t child;
+	int fd;
+
+	snprintf(name, sizeof(name), "%04x:%02x:%02x.%x",
+		 query->out_device >> 16, query->out_device >> 8 & 0xff,
+		 query->out_device >> 3 & 0x1f, query->out_device & 7);
+	child = fork();
+	if (child)
+		return child;
+	fd = open("/sys/bus/pci/drivers/simgpu/unbind", O_WRONLY);
+	_exit(write(fd, name, strlen(name)) < 0);
+}
+
 /*
  * The GPU's driver goes while pages are held: its unbinding waits for them, also
  * where a revocation waits already.
  */
 static void unbind(bool revoked)
 {
-	char path[] = "/sys/bus/pci/drivers/simgpu/unbind";
 	int early = eventfd(0, EFD_NONBLOCK), late = eventfd(0, EFD_NONBLOCK);
 	struct peerdma_query query = { .size = sizeof(query) };
 	struct io_uring ring;
 	unsigned char *at;
-	char name[16];
 	pid_t child;
 	int status;
 
 	query.buffer_fd = buffer.fd;
 	t_need(!ioctl(dev, PEERDMA_QUERY, &query), "QUERY answers");
-	snprintf(name, sizeof(name), "%04x:%02x:%02x.%x",
-		 query.out_device >> 16, query.out_device >> 8 & 0xff,
-		 query.out_device >> 3 & 0x1f, query.out_device & 7);
 	at = t_pages_map(dev, buffer.fd, LEN);
 	hold(&ring, at, LEN);
 	t_result(watch(early), 0, "it is watched");
 	if (revoked)
 		begin_revocation();
 	t_result(watch(late), 0, "by two");
-	child = fork();
-	if (!child) {
-		int fd = open(path, O_WRONLY);
-
-		_exit(write(fd, name, strlen(name)) < 0);
-	}
+	child = begin_unbinding(&query);
 	t_ok(t_wait_for(t_touch(at, true) == SIGBUS), "the mapping is gone");
 	t_ok(t_wait_for(t_counter("held_page_maps") == 1), "but it is held");
 	t_sleep_ms(300);
@@ -125,7 +132,6 @@ static void test_revoked(void)
 /* Two pins of one memory: neither waits for the other one's mapping. */
 static void test_twins(void)
 {
-	char path[] = "/sys/bus/pci/drivers/simgpu/unbind", name[16];
 	struct peerdma_query query;
 	unsigned char *at, *other;
 	struct peerdma_pin pin;
@@ -133,20 +139,12 @@ static void test_twins(void)
 	pid_t child;
 
 	t_need(!t_query(dev, buffer.fd, &query), "QUERY answers");
-	snprintf(name, sizeof(name), "%04x:%02x:%02x.%x",
-		 query.out_device >> 16, query.out_device >> 8 & 0xff,
-		 query.out_device >> 3 & 0x1f, query.out_device & 7);
 	twin = t_pin(dev, buffer.ptr, LEN, 0, &pin);
 	t_need(twin >= 0, "the memory is pinned once more");
 	at = t_pages_map(dev, buffer.fd, LEN);
 	other = t_pages_map(dev, twin, LEN);
 	t_ok(!t_touch(at, true) && !t_touch(other, true), "both are mapped");
-	child = fork();
-	if (!child) {
-		int fd = open(path, O_WRONLY);
-
-		_exit(write(fd, name, strlen(name)) < 0);
-	}
+	child = begin_unbinding(&query);
 	t_ok(t_wait_for(waitpid(child, &status, WNOHANG) == child),
 	     "the driver is unbound");
 	t_is(status, 0, "... well");
