@@ -14,6 +14,8 @@
 
 /* Long enough that the drive does not notice the gap between two requests. */
 #define STEP_LEN	((uint64_t)64 << 20)
+/* More is worth a look at the file each time. */
+#define AGAIN_LEN	((uint64_t)1 << 20)
 /* Where somebody watches: from here on, as fast as the drive turns out to be. */
 #define STEP_FIRST	((uint64_t)4 << 20)
 #define STEP_MIN	((uint64_t)1 << 20)
@@ -414,6 +416,98 @@ int peerdma_direct_move(struct peerdma_transfer *t, uint64_t len)
 		return part;
 	err = peerdma_cuda_flush(&t->buf->ctx->cuda, pointer->context);
 	return err ? err : part;
+}
+
+/**
+ * peerdma_direct_note() - remember how a transfer went
+ * @t: ended
+ *
+ * What peerdma_direct_again() may try next time is a transfer that was direct from
+ * end to end, through the caller's own descriptor.
+ */
+void peerdma_direct_note(const struct peerdma_transfer *t)
+{
+	struct peerdma_buffer *buf = t->buf;
+
+	if (!t->probed || t->probe.by_pages || buf->host ||
+	    t->file.direct_fd != t->file.fd || t->len > AGAIN_LEN ||
+	    t->result.bytes_direct != t->len)
+		return;
+	pthread_mutex_lock(&buf->lock);
+	buf->last.probe = t->probe;
+	buf->last.fd = t->file.fd;
+	buf->last.flags = t->file.flags;
+	buf->last.write = t->file.write;
+	buf->last.end = t->file.end;
+	pthread_mutex_unlock(&buf->lock);
+}
+
+static struct peerdma_way last_way(struct peerdma_buffer *buf)
+{
+	struct peerdma_way last;
+
+	pthread_mutex_lock(&buf->lock);
+	last = buf->last;
+	pthread_mutex_unlock(&buf->lock);
+	return last;
+}
+
+static void forget_way(struct peerdma_buffer *buf)
+{
+	pthread_mutex_lock(&buf->lock);
+	buf->last.probe.align = 0;
+	pthread_mutex_unlock(&buf->lock);
+}
+
+static bool is_like(const struct peerdma_transfer *t, int fd, bool write,
+		    const struct peerdma_way *last)
+{
+	uint64_t place = t->buf->fd_offset + t->buffer_offset;
+
+	return last->probe.align && last->fd == fd && last->write == write &&
+	       t->len && t->len <= AGAIN_LEN && !t->opts.progress &&
+	       (t->opts.path == PEERDMA_PATH_AUTO ||
+		t->opts.path == PEERDMA_PATH_DIRECT) &&
+	       !((t->file_offset | t->len) % last->probe.align) &&
+	       !(place % last->probe.memory_align) &&
+	       last->end >= t->file_offset + t->len &&
+	       !(t->buf->cuda && atomic_load(&t->buf->ctx->regions)) &&
+	       fcntl(fd, F_GETFL) == last->flags;
+}
+
+/**
+ * peerdma_direct_again() - move a transfer as the last one went
+ * @t: checked, and not begun
+ * @fd: the caller's file
+ * @write: to the file, else from it
+ *
+ * Of a small request it is a good part to find out what the file is, and where it
+ * ends. Here nothing depends on that: whatever has become of the number meanwhile,
+ * FILE_IO decides anew, and what it does not do whole is done again as if for the
+ * first time. Where the file has become shorter, the rest of its last block is
+ * written to as by any unbuffered read.
+ *
+ * Return: true: all of it was moved; else nothing counts.
+ */
+bool peerdma_direct_again(struct peerdma_transfer *t, int fd, bool write)
+{
+	struct peerdma_way last = last_way(t->buf);
+
+	if (!is_like(t, fd, write, &last))
+		return false;
+	t->probe = last.probe;
+	t->file = (struct peerdma_file){
+		.fd = fd,
+		.write = write,
+		.direct_fd = fd,
+		.end = last.end,
+	};
+	if (!peerdma_direct_move(t, t->len))
+		return true;
+	forget_way(t->buf);
+	t->done = 0;
+	t->result = (struct peerdma_io_result){ .error = 0 };
+	return false;
 }
 
 /**

@@ -349,6 +349,15 @@ struct peerdma_probe {
 	bool by_pages;			/* an ordinary read into struct pages */
 };
 
+/* A request through a caller's descriptor that the drive did by itself. */
+struct peerdma_way {
+	struct peerdma_probe probe;	/* its @align 0: there was none */
+	int fd;
+	int flags;			/* of fd, from F_GETFL */
+	bool write;
+	uint64_t end;			/* of the file, where it was read */
+};
+
 struct peerdma_buffer {
 	struct peerdma *ctx;		/* holds a reference */
 	uint64_t len;
@@ -368,6 +377,7 @@ struct peerdma_buffer {
 	struct peerdma_probe known;	/* for the file that is @dev and @ino */
 	dev_t dev;
 	ino_t ino;
+	struct peerdma_way last;	/* how a request went directly */
 	struct {			/* a file's range that has no holes */
 		dev_t dev;
 		ino_t ino;
@@ -545,6 +555,9 @@ int peerdma_direct_probe(struct peerdma_buffer *buf, struct peerdma_file *file,
 			 struct peerdma_probe *probe);
 bool peerdma_direct_known(struct peerdma_buffer *buf, struct peerdma_file *file,
 			  struct peerdma_probe *probe);
+void peerdma_direct_note(const struct peerdma_transfer *transfer);
+bool peerdma_direct_again(struct peerdma_transfer *transfer, int fd,
+			  bool write);
 bool peerdma_direct_may(const struct peerdma_buffer *buf);
 bool peerdma_direct_first(const struct peerdma_buffer *buf,
 			  struct peerdma_file *file, uint64_t offset,

@@ -355,6 +355,17 @@ int peerdma_transfer_move(struct peerdma_transfer *t)
 	return part;
 }
 
+static int check_buffer(const struct peerdma_transfer *t, bool write)
+{
+	int err;
+
+	err = peerdma_transfer_check(t->buf, t->len, t->file_offset,
+				     t->buffer_offset);
+	if (err)
+		return err;
+	return !write && t->buf->read_only ? -EACCES : 0;
+}
+
 /**
  * peerdma_transfer_begin() - check a transfer's two ends
  * @t: with buffer, range and options
@@ -365,15 +376,9 @@ int peerdma_transfer_move(struct peerdma_transfer *t)
  */
 int peerdma_transfer_begin(struct peerdma_transfer *t, int fd, bool write)
 {
-	int err;
+	int err = check_buffer(t, write);
 
-	err = peerdma_transfer_check(t->buf, t->len, t->file_offset,
-				     t->buffer_offset);
-	if (err)
-		return err;
-	if (!write && t->buf->read_only)
-		return -EACCES;
-	return peerdma_file_open(&t->file, fd, write);
+	return err ? err : peerdma_file_open(&t->file, fd, write);
 }
 
 /**
@@ -388,6 +393,22 @@ void peerdma_transfer_end(struct peerdma_transfer *t, int err)
 	peerdma_file_close(&t->file);
 }
 
+static void move_file(struct peerdma_transfer *t, int fd, bool write)
+{
+	int err;
+
+	err = peerdma_transfer_begin(t, fd, write);
+	if (err) {
+		t->result.error = err;
+		peerdma_stats_add(t->buf->ctx, &t->result, write);
+		return;
+	}
+	if (t->len)
+		err = peerdma_transfer_move(t);
+	peerdma_direct_note(t);
+	peerdma_transfer_end(t, err);
+}
+
 static ssize_t transfer(struct peerdma_transfer *t, int fd, bool write,
 			const struct peerdma_io_opts *opts,
 			struct peerdma_io_result *result)
@@ -399,14 +420,12 @@ static ssize_t transfer(struct peerdma_transfer *t, int fd, bool write,
 		return err;
 	err = peerdma_io_opts_take(&t->opts, opts);
 	if (!err)
-		err = peerdma_transfer_begin(t, fd, write);
-	if (err) {
+		err = check_buffer(t, write);
+	if (err || peerdma_direct_again(t, fd, write)) {
 		t->result.error = err;
 		peerdma_stats_add(t->buf->ctx, &t->result, write);
 	} else {
-		if (t->len)
-			err = peerdma_transfer_move(t);
-		peerdma_transfer_end(t, err);
+		move_file(t, fd, write);
 	}
 	peerdma_sized_out(result, &t->result, sizeof(t->result));
 	return t->done ? (ssize_t)t->done : t->result.error;

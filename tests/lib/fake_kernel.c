@@ -45,6 +45,7 @@ static int nr_bufs;
 static int provider_fd = -1;
 static unsigned char *provider_memory;
 
+int __real_fstat64(int fd, struct stat *st);
 int __real_ioctl(int fd, unsigned long request, void *arg);
 ssize_t __real_pread64(int fd, void *dst, size_t len, off_t offset);
 ssize_t __real_pwrite64(int fd, const void *src, size_t len, off_t offset);
@@ -76,7 +77,7 @@ static ino_t inode_of(int fd)
 {
 	struct stat st;
 
-	return fstat(fd, &st) ? 0 : st.st_ino;
+	return __real_fstat64(fd, &st) ? 0 : st.st_ino;
 }
 
 static int answer(int err)

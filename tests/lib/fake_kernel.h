@@ -49,6 +49,7 @@ struct fake_kernel {
 	off_t nowait_offset;	/* of the last read that was not to wait */
 	bool no_pagemap_scan;	/* an older kernel's /proc/self/pagemap */
 	atomic_int nr_opens;	/* by the library, counted */
+	atomic_int nr_fstats;	/* counted */
 	int open_errno;		/* of open(2) of what starts with ... */
 	const char *open_path;
 	int nr_file_io;		/* counted */

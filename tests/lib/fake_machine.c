@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -19,6 +20,8 @@ int __wrap_mincore(void *addr, size_t len, unsigned char *pages);
 int __real_mincore(void *addr, size_t len, unsigned char *pages);
 int __wrap_fstatfs64(int fd, struct statfs *fs);
 int __real_fstatfs64(int fd, struct statfs *fs);
+int __wrap_fstat64(int fd, struct stat *st);
+int __real_fstat64(int fd, struct stat *st);
 FILE *__wrap_fopen64(const char *path, const char *mode);
 FILE *__real_fopen64(const char *path, const char *mode);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *time);
@@ -43,6 +46,12 @@ int __wrap_fstatfs64(int fd, struct statfs *fs)
 	if (fake_kernel.fs_type)
 		fs->f_type = fake_kernel.fs_type;
 	return result;
+}
+
+int __wrap_fstat64(int fd, struct stat *st)
+{
+	atomic_fetch_add(&fake_kernel.nr_fstats, 1);
+	return __real_fstat64(fd, st);
 }
 
 /* Time that a program waits for by a condition goes on as it does. */
