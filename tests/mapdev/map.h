@@ -18,7 +18,8 @@
 #define LEN		(16u * GPU_PAGE)
 /* One DMA for each GPU page, across its end where there is a next one. */
 #define CHUNKS		(LEN / GPU_PAGE)
-#define SEGMENTS	64
+/* As many as there are pages, where those are the CPU's. */
+#define SEGMENTS	(LEN / PAGE)
 #define IOVA		0x20000000ull
 #define CANARY		0xc5
 

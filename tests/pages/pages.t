@@ -18,18 +18,18 @@ len=$((4 * mib))
 copy=$((8 * mib))
 seed=$((RANDOM * 32768 + RANDOM))
 
-# XFS and btrfs cost a guest seconds; one kernel will do. What stands between the
-# file and the drive is not for the debug kernel to judge, but one that copies is.
+# What stands between the file and the drive is not for the debug kernel to judge, but
+# one that copies is.
 names() {
-	case $1 in
-	latest) echo raw ext4 raid0 raid1 linear crypt xfs btrfs ;;
-	debug) echo raw ext4 crypt ;;
-	*) echo raw ext4 raid0 raid1 linear crypt ;;
-	esac
+	if on_debug; then
+		echo raw ext4 crypt
+	else
+		echo raw ext4 raid0 raid1 linear crypt xfs btrfs
+	fi
 }
 
 drives() {
-	if [ "$1" = latest ]; then echo 4; else echo 2; fi
+	if on_debug; then echo 2; else echo 4; fi
 }
 
 # One kernel's guest has an IOMMU that translates.
@@ -80,7 +80,7 @@ check_raw_dma() {
 check_stacks() {
 	local name
 
-	for name in $(names "$1"); do
+	for name in $(names); do
 		ok "$1: $name: the host finds the bytes behind the BAR" \
 			check_memory "$name"
 		ok "$1: $name: the file holds the copy" \
@@ -108,10 +108,10 @@ for kernel in "${kernels[@]}"; do
 	new_guest "$kernel"
 	# shellcheck disable=SC2046 # names are words
 	guest "$kernel" --kernel "$kernel" --iommu "$(iommu "$kernel")" \
-		--gpu-size 128M --nvme "$(drives "$kernel")" --nvme-size 1G \
+		--gpu-size 128M --nvme "$(drives)" --nvme-size 1G \
 		--trace pci_nvme_io_cmd --trace pci_nvme_read \
 		--trace pci_nvme_write --trace pci_nvme_map_addr -- \
-		tests/pages/guest all "$seed" $(names "$kernel")
+		tests/pages/guest all "$seed" $(names)
 	check_stacks "$kernel"
 	[ "$points_failed" -gt 0 ] || forget
 done
