@@ -27,6 +27,9 @@
 
 #define SPAN		(64ull << 20)
 #define ROUNDS_MAX	15
+/* QEMU's is a tenth of a second's rate: 10 MB of each of two drives. */
+#define SAVINGS		(32ull << 20)
+#define SAVINGS_BLOCK	(1u << 20)
 
 enum way { RAM, RAM_BEST, DIRECT, STAGED, PLAIN_DIRECT, CACHED,
 	   PLAIN_CACHED, NR_WAYS };
@@ -100,13 +103,26 @@ static void read_block(const struct way_kind *way, uint64_t at, size_t len)
 		die("copy", err);
 }
 
+/* A throttled drive saves up what it did not do while the other ways copied. */
+static void spend_savings(void)
+{
+	uint64_t at;
+
+	for (at = 0; at < SAVINGS; at += SAVINGS_BLOCK)
+		read_block(&ways[RAM], at, SAVINGS_BLOCK);
+}
+
 static struct figure measure(const struct way_kind *way,
 			     const struct shape *shape)
 {
-	double start = t_now(), cpu = t_cpu_busy();
 	struct figure figure;
+	double start, cpu;
 	uint64_t at;
 
+	if (!way->cached)
+		spend_savings();
+	start = t_now();
+	cpu = t_cpu_busy();
 	for (at = 0; at < shape->total; at += shape->block)
 		read_block(way, at, shape->block);
 	figure.seconds = t_now() - start;
