@@ -267,9 +267,38 @@ static int step_mapped(struct peerdma_transfer *t, struct step *step,
 	return -errno;
 }
 
+/*
+ * A block device takes a request of up to 256 pages as one bio, and one bio's pages
+ * are of one of the kernel's page maps. What is left of a read(2) or write(2) goes
+ * through the page cache then, and nobody is told (block/fops.c, since 6.2); what is
+ * asynchronous ends short instead, and the rest is the next step.
+ */
+static int step_block(struct peerdma_transfer *t, struct step *step)
+{
+	const struct peerdma_drive_io io = {
+		.addr = t->buf->pages + step->buffer_offset,
+		.len = step->len,
+		.fd = t->file.direct_fd,
+		.offset = step->file_offset,
+		.write = t->file.write,
+	};
+	int32_t result;
+
+	if (!peerdma_drive_one(t->buf->ctx, &io, &result)) {
+		step->copied = true;
+		return step_mapped(t, step, t->buf->pages);
+	}
+	if (result >= 0)
+		step->moved = result;
+	if (result == -EINVAL)
+		step->reason = PEERDMA_REASON_MISALIGNED;
+	return result < 0 ? result : 0;
+}
+
 static int step_pages(struct peerdma_transfer *t, struct step *step)
 {
-	int err = step_mapped(t, step, t->buf->pages);
+	int err = t->file.block ? step_block(t, step) :
+				  step_mapped(t, step, t->buf->pages);
 
 	/* The range is the buffer's, so the buffer was revoked. */
 	return err == -EFAULT ? -ENODEV : err;

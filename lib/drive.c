@@ -191,7 +191,7 @@ void peerdma_drive_add(struct peerdma_drive *drive,
 		.len = io->len,
 		.user_data = io->tag,
 	};
-	int place = fixed_place(drive, io->bounce);
+	int place = io->bounce ? fixed_place(drive, io->bounce) : -1;
 
 	if (place >= 0) {
 		command.opcode = io->write ? IORING_OP_WRITE_FIXED :
@@ -276,6 +276,34 @@ bool peerdma_drive_next(struct peerdma_drive *drive, bool wait,
 	drive->in_flight--;
 	drive->nr_ended++;
 	return true;
+}
+
+/**
+ * peerdma_drive_one() - do one request and wait for it
+ * @ctx: the context
+ * @io: the request
+ * @out_result: bytes or a negative errno
+ *
+ * Return: false: it was not begun, a thread has to do it.
+ */
+bool peerdma_drive_one(struct peerdma *ctx, const struct peerdma_drive_io *io,
+		       int32_t *out_result)
+{
+	struct peerdma_drive *drive = peerdma_drive_get(ctx);
+	bool begun;
+	uint64_t tag;
+
+	if (!drive)
+		return false;
+	peerdma_drive_add(drive, io);
+	begun = peerdma_drive_submit(drive) ||
+		!peerdma_drive_refused(drive, &tag);
+	if (begun)
+		peerdma_drive_next(drive, true, &tag, out_result);
+	/* It says nothing about the pace of staged ones. */
+	drive->nr_ended = 0;
+	peerdma_drive_put(ctx, drive);
+	return begun;
 }
 
 /**

@@ -38,7 +38,8 @@ static int check_kind(struct peerdma_file *file)
 		file->end = st.st_size;
 		file->sparse = st.st_blocks < st.st_size / 512;
 	}
-	if (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode))
+	file->block = S_ISBLK(st.st_mode);
+	if (S_ISREG(st.st_mode) || file->block)
 		return 0;
 	if (S_ISDIR(st.st_mode))
 		return -EISDIR;

@@ -228,7 +228,7 @@ void peerdma_bounce_drain(struct peerdma *ctx);
 #define PEERDMA_DRIVE_DEPTH	8
 
 struct peerdma_drive_io {
-	const struct peerdma_bounce *bounce;
+	const struct peerdma_bounce *bounce; /* or NULL */
 	void *addr;			/* within it, whole blocks */
 	size_t len;
 	int fd;				/* with O_DIRECT */
@@ -237,6 +237,8 @@ struct peerdma_drive_io {
 	bool write;
 };
 
+bool peerdma_drive_one(struct peerdma *ctx, const struct peerdma_drive_io *io,
+		       int32_t *out_result);
 struct peerdma_drive *peerdma_drive_get(struct peerdma *ctx);
 void peerdma_drive_put(struct peerdma *ctx, struct peerdma_drive *drive);
 void peerdma_drive_drain(struct peerdma *ctx);
@@ -410,6 +412,7 @@ struct peerdma_file {
 	uint32_t align;			/* 0: ask peerdma_file_align() */
 	uint64_t end;			/* where reading ended at first sight */
 	bool sparse;			/* to be read, and may have holes */
+	bool block;			/* a block device, no file on one */
 };
 
 int peerdma_file_open(struct peerdma_file *file, int fd, bool write);
