@@ -86,6 +86,8 @@ static int reason_of_reopen(int err)
 	}
 }
 
+/* The least that a page of the CPU has. */
+#define PAGE_LEN	4096
 /* The memory's alignment that every drive is content with. */
 #define PAGES_ALIGN	512
 
@@ -295,10 +297,19 @@ static int step_block(struct peerdma_transfer *t, struct step *step)
 	return result < 0 ? result : 0;
 }
 
+static bool is_one_page(const struct peerdma_transfer *t,
+			const struct step *step)
+{
+	uintptr_t at = (uintptr_t)t->buf->pages + step->buffer_offset;
+
+	return at % PAGE_LEN + step->len <= PAGE_LEN;
+}
+
 static int step_pages(struct peerdma_transfer *t, struct step *step)
 {
-	int err = t->file.block ? step_block(t, step) :
-				  step_mapped(t, step, t->buf->pages);
+	bool whole = !t->file.block || is_one_page(t, step);
+	int err = whole ? step_mapped(t, step, t->buf->pages) :
+			  step_block(t, step);
 
 	/* The range is the buffer's, so the buffer was revoked. */
 	return err == -EFAULT ? -ENODEV : err;

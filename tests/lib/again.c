@@ -10,7 +10,6 @@
 
 #define PIECE	((size_t)64 << 10)
 
-static char other_path[] = "/var/tmp/peerdma-other-XXXXXX";
 
 /* Bytes of it that are at the start of the buffer. */
 static void expect_bytes(const unsigned char *bytes, size_t len)
@@ -22,14 +21,14 @@ static void expect_bytes(const unsigned char *bytes, size_t len)
 /* A file of the content's bytes from @from on, which only its descriptor keeps. */
 static int open_other(size_t from, size_t len)
 {
-	int fd = mkstemp(other_path), direct;
+	char name[] = "/var/tmp/peerdma-other-XXXXXX";
+	int fd = mkstemp(name), direct;
 
 	assert_true(fd >= 0);
 	assert_int_equal(pwrite(fd, content + from, len, 0), len);
-	direct = open(other_path, O_RDWR | O_DIRECT);
+	direct = open(name, O_RDWR | O_DIRECT);
 	assert_true(direct >= 0);
-	unlink(other_path);
-	memcpy(strchr(other_path, 0) - 6, "XXXXXX", 6);
+	unlink(name);
 	close(fd);
 	return direct;
 }
