@@ -216,6 +216,8 @@ static int see_answers(int device, int buffer)
 	route.from_device = query.out_device;
 	route.to_device = query.out_device;
 	ioctl(device, PEERDMA_ROUTE, &route);
+	/* A stack's address, with what lies beside it, may look like the kernel's. */
+	ask.segments = 0;
 	see(&info, sizeof(info));
 	see(&query, sizeof(query));
 	see(segments, sizeof(segments));
@@ -288,6 +290,7 @@ static int role_owner(int socket)
 	if (move_own_file(device, letter.buffer, map) ||
 	    see_all(device, letter.buffer, (char *)map))
 		return 1;
+	pin.addr = 0;
 	see(&pin, sizeof(pin));
 	revoke.buffer_fd = letter.buffer;
 	MUST(ioctl(device, PEERDMA_REVOKE, &revoke) && errno == EPERM);
