@@ -499,18 +499,32 @@ static void forget_way(struct peerdma_buffer *buf)
 	pthread_mutex_unlock(&buf->lock);
 }
 
-static bool is_like(const struct peerdma_transfer *t, int fd, bool write,
-		    const struct peerdma_way *last)
+/**
+ * peerdma_direct_fits() - is a transfer whole blocks, and within the file?
+ * @t: of which nothing was moved
+ * @probe: what the drive asks for
+ * @end: of the file, where it is read
+ *
+ * Return: true: it is, and its place in memory suits the drive.
+ */
+bool peerdma_direct_fits(const struct peerdma_transfer *t,
+			 const struct peerdma_probe *probe, uint64_t end)
 {
 	uint64_t place = t->buf->fd_offset + t->buffer_offset;
 
+	return !((t->file_offset | t->len) % probe->align) &&
+	       !(place % probe->memory_align) &&
+	       end >= t->file_offset + t->len;
+}
+
+static bool is_like(const struct peerdma_transfer *t, int fd, bool write,
+		    const struct peerdma_way *last)
+{
 	return last->probe.align && last->fd == fd && last->write == write &&
 	       t->len && t->len <= AGAIN_LEN && !t->opts.progress &&
 	       (t->opts.path == PEERDMA_PATH_AUTO ||
 		t->opts.path == PEERDMA_PATH_DIRECT) &&
-	       !((t->file_offset | t->len) % last->probe.align) &&
-	       !(place % last->probe.memory_align) &&
-	       last->end >= t->file_offset + t->len &&
+	       peerdma_direct_fits(t, &last->probe, last->end) &&
 	       !(t->buf->cuda && atomic_load(&t->buf->ctx->regions)) &&
 	       fcntl(fd, F_GETFL) == last->flags;
 }

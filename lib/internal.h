@@ -558,6 +558,8 @@ int peerdma_direct_probe(struct peerdma_buffer *buf, struct peerdma_file *file,
 			 struct peerdma_probe *probe);
 bool peerdma_direct_known(struct peerdma_buffer *buf, struct peerdma_file *file,
 			  struct peerdma_probe *probe);
+bool peerdma_direct_fits(const struct peerdma_transfer *transfer,
+			 const struct peerdma_probe *probe, uint64_t end);
 void peerdma_direct_note(const struct peerdma_transfer *transfer);
 bool peerdma_direct_again(struct peerdma_transfer *transfer, int fd,
 			  bool write);

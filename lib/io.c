@@ -297,15 +297,6 @@ static bool is_uncached(struct peerdma_transfer *t)
 				     &resident) == t->len && !resident;
 }
 
-static bool is_whole_blocks(const struct peerdma_transfer *t)
-{
-	uint64_t place = t->buf->fd_offset + t->buffer_offset;
-
-	return !((t->file_offset | t->len) % t->probe.align) &&
-	       !(place % t->probe.memory_align) &&
-	       t->file.end >= t->file_offset + t->len;
-}
-
 /**
  * peerdma_transfer_is_direct() - will FILE_IO do for all of a transfer?
  * @t: begun, of which nothing was moved
@@ -319,7 +310,8 @@ bool peerdma_transfer_is_direct(struct peerdma_transfer *t)
 		return false;
 	return t->len && peerdma_direct_may(t->buf) && is_uncached(t) &&
 	       !peerdma_transfer_probe(t) && !t->probe.reason &&
-	       !t->probe.by_pages && is_whole_blocks(t);
+	       !t->probe.by_pages &&
+	       peerdma_direct_fits(t, &t->probe, t->file.end);
 }
 
 static int move_by_path(struct peerdma_transfer *t)
@@ -393,11 +385,12 @@ void peerdma_transfer_end(struct peerdma_transfer *t, int err)
 	peerdma_file_close(&t->file);
 }
 
+/* @t: whose buffer was checked */
 static void move_file(struct peerdma_transfer *t, int fd, bool write)
 {
 	int err;
 
-	err = peerdma_transfer_begin(t, fd, write);
+	err = peerdma_file_open(&t->file, fd, write);
 	if (err) {
 		t->result.error = err;
 		peerdma_stats_add(t->buf->ctx, &t->result, write);

@@ -10,7 +10,6 @@
 
 #define PIECE	((size_t)64 << 10)
 
-
 /* Bytes of it that are at the start of the buffer. */
 static void expect_bytes(const unsigned char *bytes, size_t len)
 {

@@ -3,8 +3,8 @@
 # run in the project's root. The caller sets O.
 
 LIB_TEST_FAKES := $(O)/tests/lib/fake_kernel.o $(O)/tests/lib/fake_machine.o
-LIB_TEST_NAMES := again buffer capture check context drive ends holes io keep locks \
-	memory no_cuda queue queue_ways random reason region sized split stream \
+LIB_TEST_NAMES := again buffer capture check context drive ends holes io \
+	keep locks memory no_cuda queue queue_ways random reason region sized split stream \
 	threads
 LIB_TESTS := $(LIB_TEST_NAMES:%=$(O)/tests/lib/%)
 LIB_TEST_CFLAGS = -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Ilib \
