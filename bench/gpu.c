@@ -15,7 +15,7 @@
 #define KIB		((size_t)1 << 10)
 #define MIB		((size_t)1 << 20)
 #define ROUNDS_MAX	15
-#define NR_WAYS		6
+#define NR_WAYS		7
 
 /*
  * The disk first: what the library keeps of the files that it has read out of the page
@@ -48,11 +48,13 @@ static const struct test_case cases[] = {
 	{ CACHED, true, false, 16 * MIB, 1 },
 };
 
+#define NR_CASES	(sizeof(cases) / sizeof(cases[0]))
+
 static const char *const place_names[] = { "cached", "tmpfs", "disk" };
 
 static const struct way *const ways[NR_WAYS] = {
 	&way_limit, &way_plain, &way_cufile, &way_first, &way_peerdma,
-	&way_registered,
+	&way_stream, &way_registered,
 };
 
 static double seconds = 0.2;
@@ -93,6 +95,9 @@ static bool way_fits(const struct test_case *c, const struct way *way)
 	/* Less than 64 KiB never comes out of a region. */
 	if (way == &way_registered || way == &way_first)
 		return !c->write && c->place != DISK && c->block >= 64 * KIB;
+	/* More than that is waited for. */
+	if (way == &way_stream)
+		return !c->write && c->place != DISK && c->block < 64 * KIB;
 	return true;
 }
 
@@ -173,49 +178,38 @@ static void print_cell(const struct outcome *outcome, int what)
 	double value = what == 0 ? f->gb_per_s : what == 1 ? f->us : f->cpu;
 
 	if (!outcome->done)
-		printf(" %8s", "-");
+		printf(" %7s", "-");
 	else if (outcome->err)
-		printf(" %8s", "FAILED");
+		printf(" %7s", "FAILED");
 	else
-		printf(" %8.*f", what == 2 ? 3 : value < 100 ? 2 : 0, value);
+		printf(" %7.*f", what == 2 ? 3 : value < 100 ? 2 : 0, value);
 }
 
 static void print_row(const struct test_case *c,
-		      const struct outcome *outcomes)
+		      const struct outcome *outcomes, int what)
 {
-	int what, i;
+	int i;
 
-	printf("%-6s %-5s %4s %6zuK x%d", place_names[c->place],
-	       c->write ? "write" : "read", c->random ? "rand" : "",
+	printf("%-6s %-5s%6zuK x%d", place_names[c->place],
+	       c->write ? "write" : c->random ? "rand" : "read",
 	       c->block / KIB, c->nr_callers);
-	for (what = 0; what < 3; what++) {
-		printf(what ? "  |" : "");
-		for (i = 0; i < NR_WAYS; i++)
-			print_cell(&outcomes[i], what);
-	}
+	for (i = 0; i < NR_WAYS; i++)
+		print_cell(&outcomes[i], what);
 	printf("\n");
 	fflush(stdout);
 }
 
-static void print_names(void)
+static void print_head(int what)
 {
 	static const char *const names[NR_WAYS] = { "limit", "plain", "cuFile",
-		"first", "peerdma", "register" };
+		"first", "peerdma", "stream", "region" };
+	static const char *const whats[] = { "GB/s", "us per request",
+		"CPU seconds per GiB" };
 	int i;
 
+	printf("%-22s", whats[what]);
 	for (i = 0; i < NR_WAYS; i++)
-		printf(" %8s", names[i]);
-}
-
-static void print_head(void)
-{
-	printf("%27s %-53s  | %-53s  | %s\n%-27s", "", "GB/s",
-	       "us per request", "CPU seconds per GiB", "");
-	print_names();
-	printf("  |");
-	print_names();
-	printf("  |");
-	print_names();
+		printf(" %7s", names[i]);
 	printf("\n");
 }
 
@@ -232,15 +226,32 @@ static bool is_wanted(const char *list, const char *name)
 	return !list || strstr(list, name);
 }
 
+/* Return: 0, or the errno of a way. */
+static int note_case(FILE *json, const struct test_case *c,
+		     const struct outcome *outcomes)
+{
+	int i, err = 0;
+
+	for (i = 0; i < NR_WAYS; i++) {
+		if (outcomes[i].done)
+			print_json(json, c, ways[i]->name, &outcomes[i]);
+		err |= outcomes[i].err;
+	}
+	return err;
+}
+
+/* The first table as it comes, the others of the same cases behind it. */
 static int run_cases(const struct options *options,
 		     const struct worker *workers, FILE *json)
 {
-	int i, err = 0;
+	static struct outcome outcomes[NR_CASES][NR_WAYS];
+	bool ran[NR_CASES] = { false };
+	int i, what, err = 0;
 	size_t n;
 
-	for (n = 0; n < sizeof(cases) / sizeof(cases[0]); n++) {
+	print_head(0);
+	for (n = 0; n < NR_CASES; n++) {
 		const struct test_case *c = &cases[n];
-		struct outcome outcomes[NR_WAYS] = { 0 };
 		struct order order = { .c = c, .seconds = seconds,
 			.path = c->place == TMPFS ? options->tmpfs :
 						    options->file };
@@ -249,16 +260,19 @@ static int run_cases(const struct options *options,
 		    access(order.path, R_OK | W_OK))
 			continue;
 		for (i = 0; i < NR_WAYS; i++)
-			outcomes[i].done = way_fits(c, ways[i]) &&
+			outcomes[n][i].done = way_fits(c, ways[i]) &&
 				is_wanted(options->ways, ways[i]->name);
-		run_case(&order, workers, outcomes);
-		print_row(c, outcomes);
-		for (i = 0; i < NR_WAYS; i++) {
-			if (outcomes[i].done)
-				print_json(json, c, ways[i]->name,
-					   &outcomes[i]);
-			err |= outcomes[i].err;
-		}
+		run_case(&order, workers, outcomes[n]);
+		print_row(c, outcomes[n], 0);
+		err |= note_case(json, c, outcomes[n]);
+		ran[n] = true;
+	}
+	for (what = 1; what < 3; what++) {
+		printf("\n");
+		print_head(what);
+		for (n = 0; n < NR_CASES; n++)
+			if (ran[n])
+				print_row(&cases[n], outcomes[n], what);
 	}
 	return err;
 }
@@ -281,7 +295,8 @@ static void usage(void)
 		"usage: gpu --file FILE --json FILE [--tmpfs FILE]\n"
 		"           [--rounds N] [--milliseconds N]\n"
 		"           [--places cached,tmpfs,disk]\n"
-		"           [--ways limit,plain,cufile,first,peerdma,registered]\n");
+		"           [--ways limit,plain,cufile,first,peerdma,stream,\n"
+		"           registered]\n");
 	exit(2);
 }
 
@@ -329,7 +344,6 @@ int main(int argc, char **argv)
 		fclose(json);
 		return 1;
 	}
-	print_head();
 	fprintf(json, "[\n");
 	err = run_cases(&options, workers, json);
 	fprintf(json, "\n]\n");

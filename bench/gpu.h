@@ -104,7 +104,7 @@ extern struct caller callers[CALLERS_MAX];
 extern char refusal[160];
 
 extern const struct way way_limit, way_host, way_plain, way_cufile, way_first,
-	way_peerdma, way_registered;
+	way_peerdma, way_stream, way_registered;
 
 int gpu_start(void);
 double gpu_now(void);

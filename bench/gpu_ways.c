@@ -345,6 +345,23 @@ const struct way way_peerdma = {
 	"peerdma", peerdma_way_open, peerdma_way_move, nothing_to_close
 };
 
+/*
+ * In CUDA's default stream, as plain: what is there when the call returns has been
+ * put into the stream, and need not have arrived.
+ */
+static ssize_t stream_move(struct caller *caller, const struct target *target,
+			   size_t len, uint64_t file_offset, size_t at)
+{
+	PEERDMA_SIZED(peerdma_io_opts, opts, .flags = PEERDMA_IO_STREAM);
+
+	return peerdma_read_opts(buf[AGAIN], target->fd, len, file_offset,
+				 caller->at + at, &opts, NULL);
+}
+
+const struct way way_stream = {
+	"stream", peerdma_way_open, stream_move, nothing_to_close
+};
+
 static int first_open(const struct target *target)
 {
 	(void)target;

@@ -4,7 +4,7 @@
 
 LIB_NAMES := bounce buffer check context copy cuda direct drive file holes io keep lane \
 	memory pages pci pool pump queue queue_ring queue_stream queue_work reason region \
-	reopen residency sized small spin staged stats stream uring vector
+	reopen residency sized slot small spin staged stats stream uring vector
 LIB_OBJECTS := $(LIB_NAMES:%=$(O)/lib/%.o)
 LIB_CFLAGS := -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -fPIC -pthread \
 	-MMD -MP

@@ -144,6 +144,7 @@ void peerdma_context_put(struct peerdma *ctx)
 		return;
 	peerdma_keep_end(ctx);
 	peerdma_pool_destroy(ctx);
+	peerdma_slot_drain(ctx);
 	peerdma_lane_drain(ctx);
 	peerdma_drive_drain(ctx);
 	peerdma_bounce_drain(ctx);

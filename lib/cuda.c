@@ -90,6 +90,8 @@ static const struct call {
 	{ "cuThreadExchangeStreamCaptureMode",
 	  offsetof(struct peerdma_cuda, cuThreadExchangeStreamCaptureMode),
 	  true },
+	{ "cuStreamIsCapturing",
+	  offsetof(struct peerdma_cuda, cuStreamIsCapturing), true },
 	{ "cuFlushGPUDirectRDMAWrites",
 	  offsetof(struct peerdma_cuda, cuFlushGPUDirectRDMAWrites), true },
 };

@@ -522,6 +522,7 @@ static bool is_like(const struct peerdma_transfer *t, int fd, bool write,
 {
 	return last->probe.align && last->fd == fd && last->write == write &&
 	       t->len && t->len <= AGAIN_LEN && !t->opts.progress &&
+	       !t->opts.flags &&
 	       (t->opts.path == PEERDMA_PATH_AUTO ||
 		t->opts.path == PEERDMA_PATH_DIRECT) &&
 	       peerdma_direct_fits(t, &last->probe, last->end) &&

@@ -40,6 +40,8 @@ struct peerdma_cuda_copy_hint {
 
 /* In the order of the stream, as cuMemcpyHtoDAsync() does. */
 #define PEERDMA_COPY_ORDER_STREAM	1
+/* Before the call returns. */
+#define PEERDMA_COPY_ORDER_CALL		2
 
 /* The calls in use, by NVIDIA's names and with NVIDIA's prototypes. */
 struct peerdma_cuda {
@@ -107,6 +109,8 @@ struct peerdma_cuda {
 				  peerdma_cuda_stream stream);
 	/* Since CUDA 10.1; NULL before. */
 	int (*cuThreadExchangeStreamCaptureMode)(int *mode);
+	/* Since CUDA 10; NULL before. */
+	int (*cuStreamIsCapturing)(peerdma_cuda_stream stream, int *out_status);
 	/* Since CUDA 11.3; NULL before. */
 	int (*cuFlushGPUDirectRDMAWrites)(int target, int scope);
 };
@@ -147,6 +151,7 @@ struct peerdma_drive;
 struct peerdma_keep;
 struct peerdma_lane;
 struct peerdma_pool;
+struct peerdma_slot;
 
 /* For struct peerdma_stats. */
 struct peerdma_counters {
@@ -176,6 +181,7 @@ struct peerdma {
 	unsigned int nr_bounces[2];	/* in all: pageable, pinned */
 	pthread_cond_t bounce_idle;
 	struct peerdma_lane *lanes;	/* idle ones */
+	struct peerdma_slot *slots;	/* of each CUDA context that needed one */
 	struct peerdma_drive *drives;	/* idle ones */
 	_Atomic(struct peerdma_region *) regions; /* read without it, too */
 	pthread_cond_t region_idle;
@@ -505,7 +511,7 @@ void peerdma_keep_end(struct peerdma *ctx);
 
 uint64_t peerdma_memory_limit(void);
 
-/* ---- io.c, direct.c, staged.c, pump.c, small.c: a transfer ---------------- */
+/* ---- io.c, direct.c, staged.c, pump.c, small.c, slot.c: a transfer -------- */
 
 /* What a part of a transfer answers beside a negative errno. */
 enum peerdma_part {
@@ -539,8 +545,8 @@ int peerdma_transfer_move(struct peerdma_transfer *transfer);
 void peerdma_transfer_end(struct peerdma_transfer *transfer, int err);
 int peerdma_transfer_probe(struct peerdma_transfer *transfer);
 bool peerdma_transfer_is_direct(struct peerdma_transfer *transfer);
-int peerdma_io_opts_take(struct peerdma_io_opts *taken,
-			 const struct peerdma_io_opts *opts);
+int peerdma_transfer_take(struct peerdma_transfer *transfer,
+			  const struct peerdma_io_opts *opts);
 int peerdma_transfer_advance(struct peerdma_transfer *transfer, size_t len,
 			     uint64_t *counter);
 void peerdma_transfer_blame(struct peerdma_transfer *transfer, int reason);
@@ -576,6 +582,10 @@ int peerdma_staged_move(struct peerdma_transfer *transfer, uint64_t len,
 			uint64_t *counter);
 int peerdma_pump_move(struct peerdma_transfer *transfer, uint64_t len,
 		      uint64_t *counter);
+int peerdma_slot_move(struct peerdma_transfer *transfer, size_t len,
+		      uint64_t *counter);
+int peerdma_slot_reach(struct peerdma_transfer *transfer);
+void peerdma_slot_drain(struct peerdma *ctx);
 int peerdma_small_move(struct peerdma_transfer *transfer, size_t len,
 		       uint64_t *counter);
 

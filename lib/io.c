@@ -61,22 +61,26 @@ int peerdma_transfer_check(const struct peerdma_buffer *buf, size_t len,
 }
 
 /**
- * peerdma_io_opts_take() - take a caller's options
- * @o: where to
+ * peerdma_transfer_take() - take a caller's options
+ * @t: with its buffer
  * @opts: the caller's; NULL: defaults
  *
  * Return: 0 or a negative errno.
  */
-int peerdma_io_opts_take(struct peerdma_io_opts *o,
-			 const struct peerdma_io_opts *opts)
+int peerdma_transfer_take(struct peerdma_transfer *t,
+			  const struct peerdma_io_opts *opts)
 {
+	struct peerdma_io_opts *o = &t->opts;
 	int err;
 
 	err = peerdma_sized_in(o, sizeof(*o), opts);
 	if (err)
 		return err;
-	if (o->flags || o->reserved || o->path > PEERDMA_PATH_CACHE)
+	if (o->flags & ~PEERDMA_IO_STREAM || o->reserved ||
+	    o->path > PEERDMA_PATH_CACHE)
 		return -EOPNOTSUPP;
+	if (o->flags & PEERDMA_IO_STREAM ? !t->buf->cuda : o->stream != NULL)
+		return -EINVAL;
 	return 0;
 }
 
@@ -331,6 +335,22 @@ static int move_by_path(struct peerdma_transfer *t)
 	return move_by_regions(t);
 }
 
+/* What nobody need wait for is put into the stream, all else comes after it. */
+static int move_in_stream(struct peerdma_transfer *t)
+{
+	int part = PEERDMA_PART_REFUSED;
+
+	if (!t->file.write && !t->file.unbuffered &&
+	    t->len < PEERDMA_REGION_MIN &&
+	    (t->opts.path == PEERDMA_PATH_AUTO ||
+	     t->opts.path == PEERDMA_PATH_CACHE))
+		part = peerdma_slot_move(t, t->len, &t->result.bytes_cached);
+	if (part != PEERDMA_PART_REFUSED)
+		return part;
+	part = peerdma_slot_reach(t);
+	return part ? part : move_by_path(t);
+}
+
 /**
  * peerdma_transfer_move() - move what is left of a transfer
  * @t: begun
@@ -339,7 +359,12 @@ static int move_by_path(struct peerdma_transfer *t)
  */
 int peerdma_transfer_move(struct peerdma_transfer *t)
 {
-	int part = move_by_path(t);
+	int part;
+
+	if (t->opts.flags & PEERDMA_IO_STREAM)
+		part = move_in_stream(t);
+	else
+		part = move_by_path(t);
 
 	/* Stopped too late: all of it is there. */
 	if (part == -ECANCELED && t->done == t->len)
@@ -411,7 +436,7 @@ static ssize_t transfer(struct peerdma_transfer *t, int fd, bool write,
 	err = peerdma_sized_check(result);
 	if (err)
 		return err;
-	err = peerdma_io_opts_take(&t->opts, opts);
+	err = peerdma_transfer_take(t, opts);
 	if (!err)
 		err = check_buffer(t, write);
 	if (err || peerdma_direct_again(t, fd, write)) {

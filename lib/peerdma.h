@@ -290,6 +290,9 @@ int peerdma_buffer_copy_out(struct peerdma_buffer *buf, uint64_t offset,
 
 /* ---- files --------------------------------------------------------------- */
 
+/** PEERDMA_IO_STREAM - in order with the work of a CUDA stream */
+#define PEERDMA_IO_STREAM	(1u << 1)
+
 /**
  * struct peerdma_io_opts - how to move
  * @size: set by PEERDMA_SIZED()
@@ -299,8 +302,11 @@ int peerdma_buffer_copy_out(struct peerdma_buffer *buf, uint64_t offset,
  * @path: enum peerdma_path
  * @depth: at most this many requests in flight on the direct path; 0: the
  *	kernel's choice
- * @flags: must be 0
+ * @flags: 0 or PEERDMA_IO_STREAM
  * @reserved: must be 0
+ * @stream: with PEERDMA_IO_STREAM: a CUstream or cudaStream_t, NULL is CUDA's
+ *	default one. What is read may arrive after the call has returned, but
+ *	before what is put into the stream then
  */
 struct peerdma_io_opts {
 	size_t size;
@@ -310,6 +316,7 @@ struct peerdma_io_opts {
 	uint32_t depth;
 	uint32_t flags;
 	uint32_t reserved;
+	void *stream;
 };
 
 /**
@@ -428,8 +435,6 @@ struct peerdma_queue_info {
 
 /** PEERDMA_IO_WRITE - from the buffer to the file; else the other way */
 #define PEERDMA_IO_WRITE	(1u << 0)
-/** PEERDMA_IO_STREAM - in order with the work of a CUDA stream */
-#define PEERDMA_IO_STREAM	(1u << 1)
 
 /**
  * struct peerdma_io_request - a read or write for a queue

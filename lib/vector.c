@@ -368,7 +368,9 @@ static ssize_t transfer(struct peerdma_buffer *buf, int fd, bool write,
 		err = -EINVAL;
 	if (err)
 		return err;
-	err = peerdma_io_opts_take(&t.opts, opts);
+	err = peerdma_transfer_take(&t, opts);
+	if (!err)
+		err = peerdma_slot_reach(&t);
 	if (!err)
 		err = peerdma_transfer_begin(&t, fd, write);
 	if (err) {

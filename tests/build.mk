@@ -2,7 +2,7 @@
 # Each tests/<area>/*.c is a program that runs in a guest; one whose name starts
 # with an underscore is a part of others. Unit tests have rules of their own.
 
-TEST_SOURCES := $(filter-out tests/lib/% tests/cli/%,\
+TEST_SOURCES := $(filter-out tests/lib/% tests/cli/% tests/gpu/%,\
 	$(wildcard tests/*/[!_]*.c))
 TEST_PROGRAMS := $(TEST_SOURCES:%.c=$(O)/%)
 TEST_CFLAGS := -std=gnu11 -MMD -MP
@@ -43,5 +43,19 @@ UAPI_LISTED := $(O)/tests/main/uapi_sweep $(O)/tests/failnth/failnth
 $(UAPI_LISTED): $(UAPI_LIST)
 $(UAPI_LISTED): private CPPFLAGS += -I$(O)/tests/main
 
--include $(TEST_SHARED:.o=.d) $(TEST_PROGRAMS:=.d)
+# With gcc alone, and without the lab: for a machine that has a GPU.
+GPU_TEST := $(O)/tests/gpu/order
+$(GPU_TEST): tests/gpu/order.c $(O)/lib/libpeerdma.a
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(WARNINGS) $(TEST_CFLAGS) -D_GNU_SOURCE \
+		-Ilib $(LDFLAGS) -o $@ $< $(O)/lib/libpeerdma.a -ldl -lpthread
+
+TEST_TARGETS += $(GPU_TEST)
+
+.PHONY: test-gpu
+test-gpu: $(GPU_TEST)
+	$(Q)$(GPU_TEST)
+
+-include $(TEST_SHARED:.o=.d) $(TEST_PROGRAMS:=.d) $(GPU_TEST:=.d)
 -include tests/lib/build.mk tests/cli/build.mk tests/fuzz/lib/build.mk

@@ -8,15 +8,12 @@
 #include <unistd.h>
 
 #include "fake_cuda.h"
+#include "fake_stream.h"
 
 #define NR_MAX		64
 #define CPU_LEN		16384
 #define BASE		0x700000000000ull
 #define STRIDE		0x100000000ull
-
-enum { INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201,
-       NOT_READY = 600, ILLEGAL_ADDRESS = 700, NOT_SUPPORTED = 801,
-       CAPTURE_UNSUPPORTED = 900 };
 
 struct fake_cuda fake_cuda = { .nr_gpus = 1, .ordering = 100 };
 
@@ -40,12 +37,17 @@ static _Thread_local int capture_mode;	/* 0: global, 2: relaxed */
  * What a thread may not call while another one records a graph, unless it says
  * that it knows what it does. The real one forbids less.
  */
-static bool breaks_capture(void)
+bool fake_cuda_breaks_capture(void)
 {
 	if (!atomic_load(&fake_cuda.capturing) || capture_mode == 2)
 		return false;
 	atomic_fetch_add(&fake_cuda.broken_captures, 1);
 	return true;
+}
+
+bool fake_cuda_has_context(void)
+{
+	return depth > 0;
 }
 
 int cuThreadExchangeStreamCaptureMode(int *mode)
@@ -130,7 +132,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int device)
 
 int cuDevicePrimaryCtxRetain(void **out, int device)
 {
-	if (breaks_capture())
+	if (fake_cuda_breaks_capture())
 		return CAPTURE_UNSUPPORTED;
 	__atomic_add_fetch(&fake_cuda.contexts, 1, __ATOMIC_SEQ_CST);
 	*out = &contexts[device - 10];
@@ -139,7 +141,7 @@ int cuDevicePrimaryCtxRetain(void **out, int device)
 
 int cuDevicePrimaryCtxRelease_v2(int device)
 {
-	if (breaks_capture())
+	if (fake_cuda_breaks_capture())
 		return CAPTURE_UNSUPPORTED;
 	(void)device;
 	fake_cuda.contexts--;
@@ -170,7 +172,7 @@ int cuMemAlloc_v2(unsigned long long *out, size_t len)
 {
 	int n;
 
-	if (breaks_capture())
+	if (fake_cuda_breaks_capture())
 		return CAPTURE_UNSUPPORTED;
 	if (!depth)
 		return INVALID_CONTEXT;
@@ -195,7 +197,7 @@ int cuMemFree_v2(unsigned long long addr)
 {
 	uint64_t n = (addr - BASE) / STRIDE;
 
-	if (breaks_capture())
+	if (fake_cuda_breaks_capture())
 		return CAPTURE_UNSUPPORTED;
 	if (!depth)
 		return INVALID_CONTEXT;
@@ -247,7 +249,7 @@ int cuMemGetHandleForAddressRange(void *handle, unsigned long long addr,
 
 int cuMemAllocHost_v2(void **out, size_t len)
 {
-	if (breaks_capture())
+	if (fake_cuda_breaks_capture())
 		return CAPTURE_UNSUPPORTED;
 	if (!depth)
 		return INVALID_CONTEXT;
@@ -261,7 +263,7 @@ int cuMemAllocHost_v2(void **out, size_t len)
 
 int cuMemFreeHost(void *addr)
 {
-	if (breaks_capture())
+	if (fake_cuda_breaks_capture())
 		return CAPTURE_UNSUPPORTED;
 	free(addr);
 	pthread_mutex_lock(&lock);
@@ -337,13 +339,16 @@ int cuMemcpyHtoDAsync_v2(unsigned long long dst, const void *src, size_t len,
 	uint64_t offset;
 	int fd;
 
-	if (breaks_capture())
+	if (fake_cuda_breaks_capture())
 		return CAPTURE_UNSUPPORTED;
-	if (!depth || !stream || !fake_cuda_find(dst, len, &fd, &offset) ||
+	if (!depth || (!stream && !fake_cuda.has_default) ||
+	    !fake_cuda_find(dst, len, &fd, &offset) ||
 	    stack[depth - 1] != &contexts[fake_cuda.ordinal])
 		return INVALID_VALUE;
 	if (fails_now())
 		return OUT_OF_MEMORY;
+	if (fake_stream_copy(stream, fake_cuda_memory(dst), src, len, false))
+		return 0;
 	pthread_mutex_lock(&lock);
 	r = find_registration(src);
 	pthread_mutex_unlock(&lock);
@@ -364,12 +369,23 @@ int cuMemcpyBatchAsync(unsigned long long *dsts, unsigned long long *srcs,
 	int result = 0;
 	size_t i;
 
-	if (breaks_capture())
+	if (fake_cuda_breaks_capture())
 		return CAPTURE_UNSUPPORTED;
-	if (nr < 2 || nr_attributes != 1 || starts[0] || attributes[0] != 1)
+	/* One alone need be none, unless its source is gone afterwards. */
+	if (!stream || nr_attributes != 1 || starts[0] ||
+	    (attributes[0] == 1 ? nr < 2 : attributes[0] != 2))
 		return INVALID_VALUE;
 	if (fake_cuda.fail_batch)
 		return OUT_OF_MEMORY;
+	if (attributes[0] == 2) {
+		if (fails_now())
+			return OUT_OF_MEMORY;
+		fake_stream_copy(stream, fake_cuda_memory(dsts[0]),
+				 (const void *)(uintptr_t)srcs[0], lens[0],
+				 true);
+		fake_cuda.batches++;
+		return 0;
+	}
 	for (i = 0; i < nr && !result; i++)
 		result = cuMemcpyHtoDAsync_v2(
 			dsts[i], (const void *)(uintptr_t)srcs[i], lens[i],
@@ -385,7 +401,7 @@ int cuMemcpyDtoHAsync_v2(void *dst, unsigned long long src, size_t len,
 	uint64_t offset;
 	int fd;
 
-	if (breaks_capture())
+	if (fake_cuda_breaks_capture())
 		return CAPTURE_UNSUPPORTED;
 	if (!depth || !stream || !fake_cuda_find(src, len, &fd, &offset))
 		return INVALID_VALUE;
@@ -404,7 +420,7 @@ int cuMemsetD8Async(unsigned long long dst, unsigned char value, size_t len,
 	uint64_t offset;
 	int fd;
 
-	if (breaks_capture())
+	if (fake_cuda_breaks_capture())
 		return CAPTURE_UNSUPPORTED;
 	if (!depth || !handle || !fake_cuda_find(dst, len, &fd, &offset))
 		return INVALID_VALUE;
@@ -414,7 +430,7 @@ int cuMemsetD8Async(unsigned long long dst, unsigned char value, size_t len,
 
 int cuStreamCreate(void **out, unsigned int flags)
 {
-	if (breaks_capture())
+	if (fake_cuda_breaks_capture())
 		return CAPTURE_UNSUPPORTED;
 	if (!depth || flags != 1)
 		return INVALID_VALUE;
@@ -425,7 +441,7 @@ int cuStreamCreate(void **out, unsigned int flags)
 
 int cuStreamDestroy_v2(void *stream)
 {
-	if (breaks_capture())
+	if (fake_cuda_breaks_capture())
 		return CAPTURE_UNSUPPORTED;
 	free(stream);
 	__atomic_sub_fetch(&fake_cuda.streams, 1, __ATOMIC_SEQ_CST);
@@ -436,241 +452,13 @@ int cuStreamDestroy_v2(void *stream)
 int cuStreamWriteValue32_v2(void *stream, unsigned long long addr,
 			    uint32_t value, unsigned int flags)
 {
-	if (breaks_capture())
+	if (fake_cuda_breaks_capture())
 		return CAPTURE_UNSUPPORTED;
 	if (!depth || !stream || flags || fake_cuda.fail_write_value)
 		return INVALID_VALUE;
 	if (!fake_cuda.busy)
 		__atomic_store_n((uint32_t *)(uintptr_t)addr, value,
 				 __ATOMIC_RELEASE);
-	return 0;
-}
-
-int cuStreamSynchronize(void *stream)
-{
-	if (breaks_capture())
-		return CAPTURE_UNSUPPORTED;
-	__atomic_add_fetch(&fake_cuda.waits, 1, __ATOMIC_SEQ_CST);
-	return stream ? 0 : INVALID_VALUE;
-}
-
-/*
- * The program's stream: a list and a thread. Other streams do everything at
- * once. Once the context is dead, nothing of it is done any more.
- */
-struct op {
-	struct op *next;
-	void (*fn)(void *data);
-	void *data;
-	uint32_t *word;
-	uint32_t value;
-	struct event *event;
-};
-
-struct event {
-	int pending;
-};
-
-static struct {
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	struct op *first;
-	struct op **last;
-	bool started;
-} stream = {
-	.lock = PTHREAD_MUTEX_INITIALIZER,
-	.changed = PTHREAD_COND_INITIALIZER,
-	.last = &stream.first,
-};
-
-static bool is_dead(void)
-{
-	return __atomic_load_n(&fake_cuda.dead, __ATOMIC_SEQ_CST);
-}
-
-/* A driver may have a lock that it calls host functions with. */
-static pthread_mutex_t callbacks = PTHREAD_MUTEX_INITIALIZER;
-
-static void wait_while_held(atomic_int *hold)
-{
-	int wanted = 1;
-
-	if (!atomic_compare_exchange_strong(hold, &wanted, 2))
-		return;
-	while (atomic_load(hold))
-		usleep(100);
-}
-
-static void run_op(const struct op *op)
-{
-	if (op->fn && !is_dead()) {
-		pthread_mutex_lock(&callbacks);
-		op->fn(op->data);
-		pthread_mutex_unlock(&callbacks);
-	}
-	while (op->word && !is_dead() &&
-	       (int32_t)(__atomic_load_n(op->word, __ATOMIC_ACQUIRE) -
-			 op->value) < 0)
-		usleep(100);
-}
-
-static void *stream_main(void *arg)
-{
-	struct op *op;
-
-	pthread_mutex_lock(&stream.lock);
-	for (;;) {
-		op = stream.first;
-		if (!op) {
-			pthread_cond_wait(&stream.changed, &stream.lock);
-			continue;
-		}
-		pthread_mutex_unlock(&stream.lock);
-		run_op(op);
-		pthread_mutex_lock(&stream.lock);
-		stream.first = op->next;
-		if (!stream.first)
-			stream.last = &stream.first;
-		if (op->event)
-			op->event->pending--;
-		free(op);
-		pthread_cond_broadcast(&stream.changed);
-	}
-	return arg;
-}
-
-static int put_op(struct op template)
-{
-	struct op *op = malloc(sizeof(*op));
-	pthread_t thread;
-
-	if (!op)
-		abort();
-	*op = template;
-	op->next = NULL;
-	pthread_mutex_lock(&stream.lock);
-	if (!stream.started && !pthread_create(&thread, NULL, stream_main,
-					       NULL))
-		stream.started = !pthread_detach(thread);
-	*stream.last = op;
-	stream.last = &op->next;
-	if (op->event)
-		op->event->pending++;
-	pthread_cond_broadcast(&stream.changed);
-	pthread_mutex_unlock(&stream.lock);
-	return 0;
-}
-
-void *fake_cuda_stream(void)
-{
-	return &stream;
-}
-
-void fake_cuda_kill(void)
-{
-	__atomic_store_n(&fake_cuda.dead, true, __ATOMIC_SEQ_CST);
-}
-
-int cuLaunchHostFunc(void *handle, void (*fn)(void *data), void *data)
-{
-	wait_while_held(&fake_cuda.hold_launch);
-	if (is_dead())
-		return ILLEGAL_ADDRESS;
-	if (handle != &stream)
-		return INVALID_VALUE;
-	return put_op((struct op){ .fn = fn, .data = data });
-}
-
-int cuStreamWaitValue32_v2(void *handle, unsigned long long addr,
-			   uint32_t value, unsigned int flags);
-int cuStreamWaitValue32_v2(void *handle, unsigned long long addr,
-			   uint32_t value, unsigned int flags)
-{
-	if (breaks_capture())
-		return CAPTURE_UNSUPPORTED;
-	if (fake_cuda.no_wait_value)
-		return NOT_SUPPORTED;
-	if (!depth || flags || (handle != &stream && value))
-		return INVALID_VALUE;
-	if (handle != &stream)
-		return 0;
-	return put_op((struct op){
-		.word = (uint32_t *)(uintptr_t)addr,
-		.value = value,
-	});
-}
-
-int cuEventCreate(void **out, unsigned int flags)
-{
-	if (breaks_capture())
-		return CAPTURE_UNSUPPORTED;
-	if (!depth || flags != 2)
-		return INVALID_VALUE;
-	*out = calloc(1, sizeof(struct event));
-	__atomic_add_fetch(&fake_cuda.streams, 1, __ATOMIC_SEQ_CST);
-	return 0;
-}
-
-int cuEventDestroy_v2(void *event)
-{
-	if (breaks_capture())
-		return CAPTURE_UNSUPPORTED;
-	free(event);
-	__atomic_sub_fetch(&fake_cuda.streams, 1, __ATOMIC_SEQ_CST);
-	return 0;
-}
-
-int cuEventRecord(void *event, void *handle)
-{
-	if (breaks_capture())
-		return CAPTURE_UNSUPPORTED;
-	if (!depth || !event || !handle)
-		return INVALID_VALUE;
-	return handle == &stream ? put_op((struct op){ .event = event }) : 0;
-}
-
-static bool is_pending(const struct event *event)
-{
-	bool pending;
-
-	pthread_mutex_lock(&stream.lock);
-	pending = event->pending;
-	pthread_mutex_unlock(&stream.lock);
-	return pending;
-}
-
-/* A copy is never done when it is asked about first. */
-int cuEventQuery(void *event)
-{
-	static _Thread_local unsigned int calls;
-
-	if (breaks_capture())
-		return CAPTURE_UNSUPPORTED;
-	if (!event)
-		return INVALID_VALUE;
-	if (atomic_load(&fake_cuda.strict)) {
-		atomic_fetch_add(&fake_cuda.strict, 1);
-		pthread_mutex_lock(&callbacks);
-		pthread_mutex_unlock(&callbacks);
-	}
-	if (is_dead())
-		return ILLEGAL_ADDRESS;
-	return !is_pending(event) && calls++ & 1 ? 0 : NOT_READY;
-}
-
-int cuEventSynchronize(void *event)
-{
-	struct event *e = event;
-
-	if (breaks_capture())
-		return CAPTURE_UNSUPPORTED;
-	if (!event)
-		return INVALID_VALUE;
-	wait_while_held(&fake_cuda.hold_synchronize);
-	pthread_mutex_lock(&stream.lock);
-	while (e->pending)
-		pthread_cond_wait(&stream.changed, &stream.lock);
-	pthread_mutex_unlock(&stream.lock);
 	return 0;
 }
 
@@ -699,7 +487,7 @@ int cuMemHostRegister_v2(void *addr, size_t len, unsigned int flags)
 {
 	struct registration *r;
 
-	if (breaks_capture())
+	if (fake_cuda_breaks_capture())
 		return CAPTURE_UNSUPPORTED;
 	if (!depth || !addr || !len || (flags != 9 && flags != 1))
 		return INVALID_VALUE;
@@ -729,7 +517,7 @@ int cuMemHostUnregister(void *addr)
 {
 	struct registration *r;
 
-	if (breaks_capture())
+	if (fake_cuda_breaks_capture())
 		return CAPTURE_UNSUPPORTED;
 	if (!depth)
 		return INVALID_VALUE;
@@ -774,7 +562,7 @@ int cuPointerGetAttribute(void *value, int attribute, unsigned long long addr)
 int cuPointerSetAttribute(const void *value, int attribute,
 			  unsigned long long addr)
 {
-	if (breaks_capture())
+	if (fake_cuda_breaks_capture())
 		return CAPTURE_UNSUPPORTED;
 	if (attribute != 6 || *(const unsigned int *)value != 1)
 		return INVALID_VALUE;
@@ -784,7 +572,7 @@ int cuPointerSetAttribute(const void *value, int attribute,
 
 int cuFlushGPUDirectRDMAWrites(int target, int scope)
 {
-	if (breaks_capture())
+	if (fake_cuda_breaks_capture())
 		return CAPTURE_UNSUPPORTED;
 	if (!depth || target || scope != 100)
 		return INVALID_VALUE;

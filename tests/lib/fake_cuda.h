@@ -29,6 +29,8 @@ struct fake_cuda {
 	int fail_export;	/* cuMemGetHandleForAddressRange answers this */
 	bool no_wait_value;	/* streams wait for no words */
 	bool dead;		/* a kernel has failed */
+	bool has_default;	/* NULL is fake_cuda_stream(), as its default */
+	bool stream_captures;	/* ... and a graph is being recorded there */
 	/* 1: the next call waits until it is 0, and says so by making it 2. */
 	atomic_int hold_launch;
 	atomic_int hold_synchronize;

@@ -94,7 +94,7 @@ static void public_structs_have_no_padding(void **state)
 	ENDS_WITH(peerdma_gpu_info, device);
 	ENDS_WITH(peerdma_buffer_opts, reserved);
 	ENDS_WITH(peerdma_buffer_info, device);
-	ENDS_WITH(peerdma_io_opts, reserved);
+	ENDS_WITH(peerdma_io_opts, stream);
 	ENDS_WITH(peerdma_io_result, bytes_zeroed);
 	ENDS_WITH(peerdma_stats, zeroed);
 	ENDS_WITH(peerdma_region_opts, reserved);
