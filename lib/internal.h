@@ -588,6 +588,8 @@ int peerdma_slot_reach(struct peerdma_transfer *transfer);
 void peerdma_slot_drain(struct peerdma *ctx);
 int peerdma_small_move(struct peerdma_transfer *transfer, size_t len,
 		       uint64_t *counter);
+int peerdma_small_stage(struct peerdma_transfer *transfer, uint64_t len,
+			uint64_t *counter);
 
 /* ---- pages.c: a buffer that drives take as RAM ----------------------------- */
 

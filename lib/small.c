@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Small requests and the page cache: one read(2), one copy, one wait, or the
- * other way about. Asking the page cache first would cost as much as reading it.
+ * Small requests: one read(2), one copy, one wait, or the other way about, without
+ * bounces and threads. Asking the page cache first would cost as much as reading it.
  *
  * cuMemcpy() of memory that is not pinned returns sooner, but before the
  * bytes have arrived: they would be there for work on the same stream, and not
@@ -11,46 +11,95 @@
 
 #include "internal.h"
 
-/* Return: 0 or a negative errno; nothing is under way then. */
-static int copy(struct peerdma_transfer *t, struct peerdma_lane *lane,
-		size_t len)
+/* One request's, and where in the lane's memory its bytes lie. */
+struct small {
+	struct peerdma_transfer *t;
+	struct peerdma_lane *lane;
+	char *bytes;
+	size_t len;
+	size_t moved;
+};
+
+static uint64_t file_place(const struct small *s)
 {
+	return s->t->file_offset + s->t->done;
+}
+
+/* Return: 0 or a negative errno; nothing is under way then. */
+static int copy(const struct small *s, size_t len)
+{
+	struct peerdma_transfer *t = s->t;
 	struct peerdma *ctx = t->buf->ctx;
 	uint64_t at = t->buf->addr + t->buffer_offset + t->done;
 	int err;
 
-	err = peerdma_lane_copy(ctx, lane, at, lane->small, len,
-				t->file.write);
-	return err ? err : peerdma_lane_finish_soon(ctx, lane);
+	err = peerdma_lane_copy(ctx, s->lane, at, s->bytes, len, t->file.write);
+	return err ? err : peerdma_lane_finish_soon(ctx, s->lane);
 }
 
-static int read_small(struct peerdma_transfer *t, struct peerdma_lane *lane,
-		      size_t len, size_t *out_moved)
+/* What was read before an error counts, once it has arrived. */
+static int copy_read(struct small *s)
 {
-	if (peerdma_direct_first(t->buf, &t->file, t->file_offset + t->done,
-				 len))
-		return PEERDMA_PART_REFUSED;
-	if (peerdma_file_peek(&t->file, lane->small, t->file_offset + t->done,
-			      len, out_moved))
-		return PEERDMA_PART_REFUSED;
-	return *out_moved ? copy(t, lane, *out_moved) : 0;
+	int err = s->moved ? copy(s, s->moved) : 0;
+
+	if (err)
+		s->moved = 0;
+	return err;
 }
 
-static int write_small(struct peerdma_transfer *t, struct peerdma_lane *lane,
-		       size_t len, size_t *out_moved)
+static int read_cached(struct small *s)
 {
-	int err = copy(t, lane, len);
+	if (peerdma_direct_first(s->t->buf, &s->t->file, file_place(s), s->len) ||
+	    peerdma_file_peek(&s->t->file, s->bytes, file_place(s), s->len,
+			      &s->moved))
+		return PEERDMA_PART_REFUSED;
+	return copy_read(s);
+}
 
-	*out_moved = 0;
+static int move_staged(struct small *s)
+{
+	struct peerdma_file *file = &s->t->file;
+	int err, copy_err;
+
+	if (file->write) {
+		err = copy(s, s->len);
+		return err ? err : peerdma_file_store(file, s->bytes,
+						      file_place(s), s->len,
+						      &s->moved);
+	}
+	err = peerdma_file_load(file, s->bytes, file_place(s), s->len,
+				&s->moved);
+	copy_err = copy_read(s);
+	return err ? err : copy_err;
+}
+
+static int move(struct small *s, size_t skew, int (*by)(struct small *s),
+		uint64_t *counter)
+{
+	struct peerdma_transfer *t = s->t;
+	struct peerdma *ctx = t->buf->ctx;
+	int part, err;
+
+	err = peerdma_lane_get(ctx, t->buf->pointer.context, &s->lane);
 	if (err)
 		return err;
-	return peerdma_file_store(&t->file, lane->small,
-				  t->file_offset + t->done, len, out_moved);
+	part = PEERDMA_PART_REFUSED;
+	if (s->lane->small) {
+		s->bytes = s->lane->small + skew;
+		part = by(s);
+	}
+	peerdma_lane_put(ctx, s->lane);
+	if (part == PEERDMA_PART_REFUSED)
+		return part;
+	err = peerdma_transfer_advance(t, s->moved, counter);
+	if (part || err)
+		return part ? part : err;
+	return s->moved < s->len ? PEERDMA_PART_SHORT : PEERDMA_PART_DONE;
 }
 
 /**
- * peerdma_small_move() - move a small range through the page cache
- * @t: to or from CUDA memory; its file without O_DIRECT
+ * peerdma_small_move() - read a small range out of the page cache
+ * @t: into CUDA memory; its file without O_DIRECT
  * @len: bytes, at most PEERDMA_SMALL_LEN
  * @counter: of @t->result, where they count
  *
@@ -61,25 +110,31 @@ static int write_small(struct peerdma_transfer *t, struct peerdma_lane *lane,
 int peerdma_small_move(struct peerdma_transfer *t, size_t len,
 		       uint64_t *counter)
 {
-	struct peerdma *ctx = t->buf->ctx;
-	struct peerdma_lane *lane;
-	size_t moved = 0;
-	int part, err;
+	struct small s = { .t = t, .len = len };
 
-	err = peerdma_lane_get(ctx, t->buf->pointer.context, &lane);
-	if (err)
-		return err;
-	if (!lane->small)
-		part = PEERDMA_PART_REFUSED;
-	else if (t->file.write)
-		part = write_small(t, lane, len, &moved);
-	else
-		part = read_small(t, lane, len, &moved);
-	peerdma_lane_put(ctx, lane);
-	if (part == PEERDMA_PART_REFUSED || (part && !t->file.write))
-		return part;
-	err = peerdma_transfer_advance(t, moved, counter);
-	if (part || err)
-		return part ? part : err;
-	return moved < len ? PEERDMA_PART_SHORT : PEERDMA_PART_DONE;
+	return move(&s, 0, read_cached, counter);
+}
+
+/**
+ * peerdma_small_stage() - move a small range through host memory
+ * @t: to or from CUDA memory; its file says whether through the page cache
+ * @len: bytes
+ * @counter: of @t->result, where they count
+ *
+ * Return: as peerdma_small_move(); PEERDMA_PART_REFUSED: with the blocks that it
+ * lies in it is not small.
+ */
+int peerdma_small_stage(struct peerdma_transfer *t, uint64_t len,
+			uint64_t *counter)
+{
+	struct small s = { .t = t, .len = len };
+	size_t align, skew;
+
+	if (len > PEERDMA_SMALL_LEN)
+		return PEERDMA_PART_REFUSED;
+	align = peerdma_file_align(&t->file);
+	skew = file_place(&s) & (align - 1);
+	if (((skew + len + align - 1) & -align) > PEERDMA_SMALL_LEN)
+		return PEERDMA_PART_REFUSED;
+	return move(&s, skew, move_staged, counter);
 }

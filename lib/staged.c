@@ -54,9 +54,8 @@ int peerdma_staged_move(struct peerdma_transfer *t, uint64_t len,
 		return PEERDMA_PART_DONE;
 	if (t->buf->host && !t->file.unbuffered)
 		return move_host(t, len, counter);
-	if (t->buf->cuda && t->file.write && !t->file.unbuffered &&
-	    len <= PEERDMA_SMALL_LEN) {
-		part = peerdma_small_move(t, len, counter);
+	if (t->buf->cuda) {
+		part = peerdma_small_stage(t, len, counter);
 		if (part != PEERDMA_PART_REFUSED)
 			return part;
 	}
