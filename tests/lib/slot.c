@@ -6,23 +6,15 @@
 #include <string.h>
 
 #include "io_fixture.h"
+#include "stream_gate.h"
 
 #define PIECE	((size_t)4096)
 #define NR	((size_t)600)		/* more pieces than are kept at a time */
 
 static struct peerdma_io_result result = { .size = sizeof(result) };
 static void *where;			/* the stream, by either of its names */
-static atomic_int gate;			/* 1: shut; 2: and the stream is in it */
 static unsigned char *seen;		/* of the memory, by the stream */
 static atomic_int looks;
-
-static void wait_at_gate(void *arg)
-{
-	(void)arg;
-	atomic_store(&gate, 2);
-	while (atomic_load(&gate))
-		usleep(100);
-}
 
 static void look(void *arg)
 {
@@ -40,18 +32,6 @@ static void arrive(void *arg)
 {
 	(void)arg;
 	atomic_fetch_add(&looks, 1);
-}
-
-static void launch(void (*fn)(void *arg), void *arg)
-{
-	assert_int_equal(cuLaunchHostFunc(fake_cuda_stream(), fn, arg), 0);
-}
-
-static void hold_stream(void)
-{
-	launch(wait_at_gate, NULL);
-	while (atomic_load(&gate) != 2)
-		usleep(100);
 }
 
 static void look_and_go_on(void)
@@ -160,14 +140,6 @@ static void more_than_fits(void **state)
 	look_and_go_on();
 	assert_memory_equal(seen, content, NR * PIECE);
 	close(fd);
-}
-
-static void *open_gate_later(void *arg)
-{
-	(void)arg;
-	usleep(20000);
-	atomic_store(&gate, 0);
-	return NULL;
 }
 
 /* ... which waits for the stream, since another thread lets it go on. */

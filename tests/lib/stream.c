@@ -19,6 +19,7 @@
 
 #include "fake_cuda.h"
 #include "fake_kernel.h"
+#include "stream_gate.h"
 
 #define LEN	((size_t)1 << 20)
 #define PIECE	((size_t)4096)
@@ -30,7 +31,6 @@ static unsigned char *memory;	/* of buf */
 static unsigned char content[LEN];
 static unsigned char seen[LEN];	/* of the memory, by the stream */
 static char path[] = "/var/tmp/peerdma-XXXXXX";
-static atomic_int gate;		/* 1: shut; 2: and the stream is in it */
 static atomic_int reached;
 static int fd;
 
@@ -68,14 +68,6 @@ static int tear_down(void **state)
 	return 0;
 }
 
-static void wait_at_gate(void *arg)
-{
-	(void)arg;
-	atomic_store(&gate, 2);
-	while (atomic_load(&gate))
-		usleep(100);
-}
-
 static void look(void *arg)
 {
 	(void)arg;
@@ -86,18 +78,6 @@ static void look(void *arg)
 static void scribble(void *arg)
 {
 	memset(memory, (intptr_t)arg, LEN);
-}
-
-static void launch(void (*fn)(void *arg), void *arg)
-{
-	assert_int_equal(cuLaunchHostFunc(fake_cuda_stream(), fn, arg), 0);
-}
-
-static void hold_stream(void)
-{
-	launch(wait_at_gate, NULL);
-	while (atomic_load(&gate) != 2)
-		usleep(100);
 }
 
 static void await(int nr)
@@ -241,14 +221,6 @@ static void cancelled_before_the_stream_comes(void **state)
 	await(1);
 	assert_int_equal(seen[0], 0);
 	peerdma_queue_destroy(queue);
-}
-
-static void *open_gate_later(void *arg)
-{
-	(void)arg;
-	usleep(20000);
-	atomic_store(&gate, 0);
-	return NULL;
 }
 
 static void its_end_waits_for_the_stream(void **state)
