@@ -7,6 +7,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "internal.h"
+
 #include "fake_cuda.h"
 #include "fake_stream.h"
 
@@ -362,7 +364,8 @@ int cuMemcpyHtoDAsync_v2(unsigned long long dst, const void *src, size_t len,
 }
 
 int cuMemcpyBatchAsync(unsigned long long *dsts, unsigned long long *srcs,
-		       size_t *lens, size_t nr, const int *attributes,
+		       size_t *lens, size_t nr,
+		       struct peerdma_cuda_copy_hint *attributes,
 		       size_t *starts, size_t nr_attributes, size_t *failed,
 		       void *stream)
 {
@@ -373,11 +376,12 @@ int cuMemcpyBatchAsync(unsigned long long *dsts, unsigned long long *srcs,
 		return CAPTURE_UNSUPPORTED;
 	/* One alone need be none, unless its source is gone afterwards. */
 	if (!stream || nr_attributes != 1 || starts[0] ||
-	    (attributes[0] == 1 ? nr < 2 : attributes[0] != 2))
+	    (attributes->order == PEERDMA_COPY_ORDER_STREAM ? nr < 2 :
+	     attributes->order != PEERDMA_COPY_ORDER_CALL))
 		return INVALID_VALUE;
 	if (fake_cuda.fail_batch)
 		return OUT_OF_MEMORY;
-	if (attributes[0] == 2) {
+	if (attributes->order == PEERDMA_COPY_ORDER_CALL) {
 		if (fails_now())
 			return OUT_OF_MEMORY;
 		fake_stream_copy(stream, fake_cuda_memory(dsts[0]),

@@ -64,6 +64,7 @@ unsigned char *fake_cuda_memory(uint64_t addr);
 void *fake_cuda_stream(void);
 void fake_cuda_kill(void);
 int cuThreadExchangeStreamCaptureMode(int *mode);
+int cuStreamSynchronize(void *stream);
 int cuLaunchHostFunc(void *stream, void (*fn)(void *data), void *data);
 
 #endif /* FAKE_CUDA_H */

@@ -54,7 +54,8 @@ static void rig_open(void)
 	if (rig.ctx)
 		return;
 	fake_kernel_reset();
-	fake_cuda = (struct fake_cuda){ .nr_gpus = 1, .ordering = 100 };
+	fake_cuda = (struct fake_cuda){ .nr_gpus = 1, .ordering = 100,
+		.has_default = true };
 	need(!peerdma_open(&rig.ctx, &opts));
 	need(!peerdma_buffer_alloc(rig.ctx, LEN, NULL, &rig.buf));
 	need(!peerdma_buffer_info(rig.buf, &info));
@@ -124,6 +125,30 @@ static void *sized(const uint8_t *bytes, size_t len, const void *pointer,
 	return copy;
 }
 
+static void put(unsigned char *to, size_t len, size_t at, const void *value,
+		size_t size)
+{
+	if (len <= at)
+		return;
+	/* A part of a pointer is no pointer. */
+	if (len < at + size)
+		memset(to + at, 0, len - at);
+	else
+		memcpy(to + at, value, size);
+}
+
+/* A transfer's options: the stream that they name is one. */
+static void *io_opts(const uint8_t *head, const uint8_t *bytes, size_t len,
+		     const void *progress)
+{
+	void *opts = sized(bytes, len, progress, 2);
+	void *stream = head[0] & 0x20 ? fake_cuda_stream() : NULL;
+
+	put(opts, len, offsetof(struct peerdma_io_opts, stream), &stream,
+	    sizeof(stream));
+	return opts;
+}
+
 static int go_on(void *arg, uint64_t done, uint64_t total)
 {
 	(void)arg;
@@ -134,6 +159,8 @@ static int go_on(void *arg, uint64_t done, uint64_t total)
 /* A range that was to be read: the file's bytes as far as it says, then any. */
 static void read_check(uint64_t at, uint64_t to, uint64_t wanted, int64_t ret)
 {
+	/* It may have been put into a stream. */
+	need(!cuStreamSynchronize(NULL));
 	if (ret > 0) {
 		need((uint64_t)ret <= wanted);
 		need(at + ret <= LEN && to + ret <= LEN);
@@ -177,8 +204,8 @@ static void call_io(const uint8_t *head, const uint8_t *bytes, size_t len,
 		int (*progress)(void *arg, uint64_t done, uint64_t total);
 		const void *pointer;
 	} callback = { .progress = head[0] & 0x80 ? go_on : NULL };
-	void *opts = is_struct(len) ? sized(bytes, len, callback.pointer, 2) :
-				      NULL;
+	void *opts = is_struct(len) ?
+		io_opts(head, bytes, len, callback.pointer) : NULL;
 	void *result = is_struct(len) ? sized(bytes, len, NULL, 0) : NULL;
 	uint64_t at = number(head + 1), to = number(head + 3), bytes_wanted = LEN;
 	ssize_t ret;
@@ -329,8 +356,8 @@ static void vecs_check(const struct peerdma_io_vec *vecs, int nr, int writes,
 static void call_vecs(const uint8_t *head, const uint8_t *bytes, size_t len,
 		      int writes)
 {
-	void *opts = is_struct(len) ? sized(bytes, len, NULL, 2) : NULL;
-	void *result = len ? sized(bytes, len > 8 ? len : 8, NULL, 0) : NULL;
+	void *opts = is_struct(len) ? io_opts(head, bytes, len, NULL) : NULL;
+	void *result = is_struct(len) ? sized(bytes, len, NULL, 0) : NULL;
 	struct peerdma_io_vec vecs[VECS];
 	int nr = head[0] >> 6;
 	ssize_t ret;
@@ -343,18 +370,6 @@ static void call_vecs(const uint8_t *head, const uint8_t *bytes, size_t len,
 	vecs_check(vecs, nr, writes, ret);
 	free(opts);
 	free(result);
-}
-
-static void put(unsigned char *to, size_t len, size_t at, const void *value,
-		size_t size)
-{
-	if (len <= at)
-		return;
-	/* A part of a pointer is no pointer. */
-	if (len < at + size)
-		memset(to + at, 0, len - at);
-	else
-		memcpy(to + at, value, size);
 }
 
 #define PUT(to, len, field, value) \
@@ -496,6 +511,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	if (len < HEAD)
 		return 0;
 	rig_open();
+	fake_kernel.resident = data[0] & 0x40;
 	switch (data[0] % 8) {
 	case 0:
 	case 1:
