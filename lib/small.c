@@ -11,7 +11,12 @@
 
 #include "internal.h"
 
-/* One request's, and where in the lane's memory its bytes lie. */
+/* One pread(2) of a drive, and one copy: pieces would overlap nothing. */
+#define ONCE_MAX	((size_t)256 << 10)
+
+_Static_assert(ONCE_MAX <= PEERDMA_BOUNCE_LEN, "it fits");
+
+/* One request's, and where its bytes lie. */
 struct small {
 	struct peerdma_transfer *t;
 	struct peerdma_lane *lane;
@@ -73,8 +78,9 @@ static int move_staged(struct small *s)
 	return err ? err : copy_err;
 }
 
-static int move(struct small *s, size_t skew, int (*by)(struct small *s),
-		uint64_t *counter)
+/* @memory: pinned; NULL: the lane's own */
+static int move(struct small *s, char *memory, size_t skew,
+		int (*by)(struct small *s), uint64_t *counter)
 {
 	struct peerdma_transfer *t = s->t;
 	struct peerdma *ctx = t->buf->ctx;
@@ -84,8 +90,10 @@ static int move(struct small *s, size_t skew, int (*by)(struct small *s),
 	if (err)
 		return err;
 	part = PEERDMA_PART_REFUSED;
-	if (s->lane->small) {
-		s->bytes = s->lane->small + skew;
+	if (!memory)
+		memory = s->lane->small;
+	if (memory) {
+		s->bytes = memory + skew;
 		part = by(s);
 	}
 	peerdma_lane_put(ctx, s->lane);
@@ -112,12 +120,29 @@ int peerdma_small_move(struct peerdma_transfer *t, size_t len,
 {
 	struct small s = { .t = t, .len = len };
 
-	return move(&s, 0, read_cached, counter);
+	return move(&s, NULL, 0, read_cached, counter);
+}
+
+/* What does not fit into the lane's memory, by way of a bounce. */
+static int stage_once(struct small *s, size_t skew, uint64_t *counter)
+{
+	struct peerdma *ctx = s->t->buf->ctx;
+	struct peerdma_bounce *bounce;
+	int part = PEERDMA_PART_REFUSED;
+
+	bounce = peerdma_bounce_get(ctx, true, false);
+	if (!bounce)
+		return part;
+	if (bounce->cuda)
+		part = move(s, bounce->addr, skew, move_staged, counter);
+	peerdma_bounce_put(ctx, bounce);
+	return part;
 }
 
 /**
  * peerdma_small_stage() - move a small range through host memory
- * @t: to or from CUDA memory; its file says whether through the page cache
+ * @t: to or from CUDA memory; its file says whether through the page cache, of
+ *	which several threads read more than PEERDMA_SMALL_LEN sooner
  * @len: bytes
  * @counter: of @t->result, where they count
  *
@@ -128,13 +153,16 @@ int peerdma_small_stage(struct peerdma_transfer *t, uint64_t len,
 			uint64_t *counter)
 {
 	struct small s = { .t = t, .len = len };
-	size_t align, skew;
+	size_t align, skew, blocks;
 
-	if (len > PEERDMA_SMALL_LEN)
+	if (len > ONCE_MAX)
 		return PEERDMA_PART_REFUSED;
 	align = peerdma_file_align(&t->file);
 	skew = file_place(&s) & (align - 1);
-	if (((skew + len + align - 1) & -align) > PEERDMA_SMALL_LEN)
-		return PEERDMA_PART_REFUSED;
-	return move(&s, skew, move_staged, counter);
+	blocks = (skew + len + align - 1) & -align;
+	if (blocks <= PEERDMA_SMALL_LEN)
+		return move(&s, NULL, skew, move_staged, counter);
+	if (t->file.unbuffered && blocks <= ONCE_MAX)
+		return stage_once(&s, skew, counter);
+	return PEERDMA_PART_REFUSED;
 }
