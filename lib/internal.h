@@ -549,7 +549,17 @@ int peerdma_transfer_take(struct peerdma_transfer *transfer,
 			  const struct peerdma_io_opts *opts);
 int peerdma_transfer_advance(struct peerdma_transfer *transfer, size_t len,
 			     uint64_t *counter);
+int peerdma_transfer_peek(struct peerdma_transfer *transfer, void *dst,
+			  size_t len, size_t *out_moved);
 void peerdma_transfer_blame(struct peerdma_transfer *transfer, int reason);
+
+/* Where in GPU memory its next byte is. */
+static inline uint64_t
+peerdma_transfer_addr(const struct peerdma_transfer *transfer)
+{
+	return transfer->buf->addr + transfer->buffer_offset + transfer->done;
+}
+
 
 /* A range as the direct path sees it: only @middle is whole blocks. */
 struct peerdma_split {

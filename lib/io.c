@@ -335,6 +335,26 @@ static int move_by_path(struct peerdma_transfer *t)
 	return move_by_regions(t);
 }
 
+/**
+ * peerdma_transfer_peek() - the next bytes to host memory, if they are cached
+ * @t: a read of a file without O_DIRECT
+ * @dst: where to
+ * @len: bytes, at most PEERDMA_SMALL_LEN
+ * @out_moved: bytes that arrived, less than @len where the file ends
+ *
+ * Return: 0, or PEERDMA_PART_REFUSED: not all of it is in the page cache.
+ */
+int peerdma_transfer_peek(struct peerdma_transfer *t, void *dst, size_t len,
+			  size_t *out_moved)
+{
+	uint64_t from = t->file_offset + t->done;
+
+	if (peerdma_direct_first(t->buf, &t->file, from, len) ||
+	    peerdma_file_peek(&t->file, dst, from, len, out_moved))
+		return PEERDMA_PART_REFUSED;
+	return 0;
+}
+
 /* What nobody need wait for is put into the stream, all else comes after it. */
 static int move_in_stream(struct peerdma_transfer *t)
 {

@@ -519,7 +519,7 @@ static unsigned int drop_small(struct span *spans, unsigned int n,
 static int copy_spans(struct peerdma_transfer *t, struct peerdma_lane *lane,
 		      const struct span *spans, unsigned int n)
 {
-	uint64_t to = t->buf->addr + t->buffer_offset + t->done;
+	uint64_t to = peerdma_transfer_addr(t);
 	unsigned int i;
 	int err;
 

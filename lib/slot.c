@@ -156,23 +156,6 @@ static int check_stream(const struct peerdma_cuda *cuda,
 	return status == CAPTURE_NONE ? 0 : -EBUSY;
 }
 
-/* Return: 0, PEERDMA_PART_REFUSED or a negative errno. */
-static int peek(struct peerdma_transfer *t, char *bytes, size_t len,
-		size_t *out_moved)
-{
-	uint64_t from = t->file_offset + t->done;
-
-	if (peerdma_direct_first(t->buf, &t->file, from, len) ||
-	    peerdma_file_peek(&t->file, bytes, from, len, out_moved))
-		return PEERDMA_PART_REFUSED;
-	return 0;
-}
-
-static uint64_t place_of(const struct peerdma_transfer *t)
-{
-	return t->buf->addr + t->buffer_offset + t->done;
-}
-
 /* With the lock held. The half that comes next was left one half ago. */
 static int turn(const struct peerdma_cuda *cuda, struct peerdma_slot *slot)
 {
@@ -199,12 +182,12 @@ static int copy_pinned(struct peerdma_transfer *t, struct peerdma_slot *slot,
 	if (part)
 		return part;
 	bytes = slot->bytes + slot->half * HALF_LEN + slot->used;
-	part = peek(t, bytes, len, out_moved);
+	part = peerdma_transfer_peek(t, bytes, len, out_moved);
 	if (part || !*out_moved)
 		return part;
 	slot->used += *out_moved;
-	return peerdma_cuda_errno(cuda->cuMemcpyHtoDAsync(place_of(t), bytes,
-							  *out_moved, NULL));
+	return peerdma_cuda_errno(cuda->cuMemcpyHtoDAsync(
+		peerdma_transfer_addr(t), bytes, *out_moved, NULL));
 }
 
 static int move_default(struct peerdma_transfer *t, size_t len,
@@ -228,7 +211,8 @@ static int copy_at_once(struct peerdma_transfer *t, const char *bytes,
 	struct peerdma_cuda_copy_hint hint = {
 		.order = PEERDMA_COPY_ORDER_CALL,
 	};
-	unsigned long long to = place_of(t), from = (uintptr_t)bytes;
+	unsigned long long to = peerdma_transfer_addr(t);
+	unsigned long long from = (uintptr_t)bytes;
 	size_t start = 0, failed;
 
 	/* Refused it was not begun, and what is wrong will be told by the rest. */
@@ -249,7 +233,7 @@ static int move_batch(struct peerdma_transfer *t, size_t len, size_t *out_moved)
 	bytes = malloc(len);
 	if (!bytes)
 		return PEERDMA_PART_REFUSED;
-	part = peek(t, bytes, len, out_moved);
+	part = peerdma_transfer_peek(t, bytes, len, out_moved);
 	if (!part && *out_moved)
 		part = copy_at_once(t, bytes, *out_moved);
 	free(bytes);

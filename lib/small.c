@@ -35,10 +35,10 @@ static int copy(const struct small *s, size_t len)
 {
 	struct peerdma_transfer *t = s->t;
 	struct peerdma *ctx = t->buf->ctx;
-	uint64_t at = t->buf->addr + t->buffer_offset + t->done;
 	int err;
 
-	err = peerdma_lane_copy(ctx, s->lane, at, s->bytes, len, t->file.write);
+	err = peerdma_lane_copy(ctx, s->lane, peerdma_transfer_addr(t), s->bytes,
+				len, t->file.write);
 	return err ? err : peerdma_lane_finish_soon(ctx, s->lane);
 }
 
@@ -54,11 +54,9 @@ static int copy_read(struct small *s)
 
 static int read_cached(struct small *s)
 {
-	if (peerdma_direct_first(s->t->buf, &s->t->file, file_place(s), s->len) ||
-	    peerdma_file_peek(&s->t->file, s->bytes, file_place(s), s->len,
-			      &s->moved))
-		return PEERDMA_PART_REFUSED;
-	return copy_read(s);
+	int part = peerdma_transfer_peek(s->t, s->bytes, s->len, &s->moved);
+
+	return part ? part : copy_read(s);
 }
 
 static int move_staged(struct small *s)
