@@ -312,6 +312,7 @@ struct peerdma_lane {
 	uint64_t values[PEERDMA_LANE_EVENTS];
 	unsigned int head;		/* marks made */
 	unsigned int tail;		/* marks passed */
+	bool is_signed;			/* that one will be written */
 	int mode;			/* the thread's, for leaving CUDA */
 };
 
@@ -337,9 +338,9 @@ int peerdma_lane_mark(struct peerdma *ctx, struct peerdma_lane *lane,
 		      uint64_t value);
 int peerdma_lane_passed(struct peerdma *ctx, struct peerdma_lane *lane,
 			bool wait, uint64_t *out_value);
+void peerdma_lane_sign(struct peerdma *ctx, struct peerdma_lane *lane);
 int peerdma_lane_finish(struct peerdma *ctx, struct peerdma_lane *lane,
 			size_t len);
-int peerdma_lane_finish_soon(struct peerdma *ctx, struct peerdma_lane *lane);
 
 /* ---- stats.c --------------------------------------------------------------- */
 

@@ -12,10 +12,10 @@
 
 #define WRITE_DEFAULT		0
 #define FLAG_LEN		64
-/* A small copy is done long before, unless the GPU is behind; nanoseconds. */
-#define SOON_NS			100000
 /* A sleep ends up to so much late, in nanoseconds. */
 #define SLEEP_ERROR		120000
+/* What is waited for awake is done long before, unless the GPU is behind. */
+#define SOON_NS			(2 * SLEEP_ERROR)
 
 /* Without it small requests go as large ones do. */
 static void fill_small(const struct peerdma_cuda *cuda,
@@ -291,6 +291,44 @@ static void note_rate(struct peerdma *ctx, size_t len, uint64_t ns)
 }
 
 /**
+ * peerdma_lane_sign() - have the GPU write a word behind the copies so far
+ * @ctx: the context
+ * @lane: to be finished next; nothing is started in it before
+ *
+ * The CPU watches the word, which is sooner than what CUDA's own waiting takes. But
+ * it is one call more into CUDA, whose lock is for all of the process, so it is for
+ * a call that is alone. Where it cannot be had, CUDA waits.
+ */
+void peerdma_lane_sign(struct peerdma *ctx, struct peerdma_lane *lane)
+{
+	const struct peerdma_cuda *cuda = &ctx->cuda;
+
+	if (!lane->flag || !cuda->cuStreamWriteValue32 ||
+	    atomic_load(&ctx->busy_lanes) > 1 ||
+	    cuda->cuStreamWriteValue32(lane->stream, (uintptr_t)lane->flag,
+				       lane->flag_value + 1, WRITE_DEFAULT))
+		return;
+	lane->flag_value++;
+	lane->is_signed = true;
+}
+
+/* Return: false: the word is not there, or none was asked for. */
+static bool word_came(const struct peerdma_lane *lane)
+{
+	struct peerdma_spin spin;
+
+	if (!lane->is_signed)
+		return false;
+	peerdma_spin_start(&spin, SOON_NS);
+	while (*lane->flag != lane->flag_value)
+		if (!peerdma_spin_on(&spin))
+			return false;
+	/* What the GPU wrote before the word is there, too. */
+	atomic_thread_fence(memory_order_acquire);
+	return true;
+}
+
+/**
  * peerdma_lane_finish() - wait for all copies of a lane
  * @ctx: the context
  * @lane: the lane
@@ -303,44 +341,15 @@ int peerdma_lane_finish(struct peerdma *ctx, struct peerdma_lane *lane,
 			size_t len)
 {
 	uint64_t start = len ? peerdma_nanoseconds() : 0;
-	int result;
+	int result = 0;
 
 	lane->tail = lane->head;
 	if (len)
 		sleep_through(ctx, len);
-	result = ctx->cuda.cuStreamSynchronize(lane->stream);
+	if (!word_came(lane))
+		result = ctx->cuda.cuStreamSynchronize(lane->stream);
+	lane->is_signed = false;
 	if (!result && len)
 		note_rate(ctx, len, peerdma_nanoseconds() - start);
 	return peerdma_cuda_errno(result);
-}
-
-/**
- * peerdma_lane_finish_soon() - wait for all copies of a lane, which are short
- * @ctx: the context
- * @lane: the lane, with small memory
- *
- * The GPU writes a word behind the copies, and the CPU watches it: that is sooner
- * than what CUDA's own waiting takes. But it is one call more into CUDA, whose
- * lock is for all of the process, so it is for a call that is alone.
- *
- * Return: 0 or a negative errno.
- */
-int peerdma_lane_finish_soon(struct peerdma *ctx, struct peerdma_lane *lane)
-{
-	const struct peerdma_cuda *cuda = &ctx->cuda;
-	struct peerdma_spin spin;
-
-	if (!cuda->cuStreamWriteValue32 || atomic_load(&ctx->busy_lanes) > 1 ||
-	    cuda->cuStreamWriteValue32(lane->stream, (uintptr_t)lane->flag,
-				       lane->flag_value + 1, WRITE_DEFAULT))
-		return peerdma_lane_finish(ctx, lane, 0);
-	lane->flag_value++;
-	peerdma_spin_start(&spin, SOON_NS);
-	while (*lane->flag != lane->flag_value)
-		if (!peerdma_spin_on(&spin))
-			return peerdma_lane_finish(ctx, lane, 0);
-	/* What the GPU wrote before the word is there, too. */
-	atomic_thread_fence(memory_order_acquire);
-	lane->tail = lane->head;
-	return 0;
 }

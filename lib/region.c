@@ -15,6 +15,7 @@
  *
  * The look may be taken while the copy runs. A page that is still there has been
  * there since before it was pinned, and was the file's when its bytes were copied.
+ * So may the one at the file's size: read(2), too, asks for it before it copies.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -534,8 +535,9 @@ static int copy_spans(struct peerdma_transfer *t, struct peerdma_lane *lane,
 	return 0;
 }
 
-/* Bytes from the start that are the file's, as far as @total. */
-static uint64_t sound_bytes(const struct span *spans, unsigned int n)
+/* Bytes from the start that are the file's. */
+static uint64_t sound_bytes(struct peerdma_transfer *t, const struct span *spans,
+			    unsigned int n)
 {
 	uint64_t sound = 0;
 	unsigned int i;
@@ -545,7 +547,8 @@ static uint64_t sound_bytes(const struct span *spans, unsigned int n)
 			break;
 		sound += spans[i].len;
 	}
-	return sound;
+	return file_reaches(&t->file, t->file_offset + t->done + sound) ? sound :
+									  0;
 }
 
 /* Return: enum peerdma_part; what was refused starts with a stale span. */
@@ -564,14 +567,14 @@ static int move_spans(struct peerdma_transfer *t, const struct span *spans,
 	if (err)
 		return err;
 	err = copy_spans(t, lane, spans, n);
-	if (!err)
-		sound = sound_bytes(spans, n);
+	if (!err) {
+		peerdma_lane_sign(ctx, lane);
+		sound = sound_bytes(t, spans, n);
+	}
 	end = peerdma_lane_finish(ctx, lane, total < SLEEP_MIN ? 0 : total);
 	peerdma_lane_put(ctx, lane);
 	if (err || end)
 		return err ? err : end;
-	if (!file_reaches(&t->file, t->file_offset + t->done + sound))
-		sound = 0;
 	err = sound ? peerdma_transfer_advance(t, sound,
 					       &t->result.bytes_registered) : 0;
 	if (err || sound == total)

@@ -39,7 +39,10 @@ static int copy(const struct small *s, size_t len)
 
 	err = peerdma_lane_copy(ctx, s->lane, peerdma_transfer_addr(t), s->bytes,
 				len, t->file.write);
-	return err ? err : peerdma_lane_finish_soon(ctx, s->lane);
+	if (err)
+		return err;
+	peerdma_lane_sign(ctx, s->lane);
+	return peerdma_lane_finish(ctx, s->lane, 0);
 }
 
 /* What was read before an error counts, once it has arrived. */

@@ -195,6 +195,54 @@ static void a_region_far_ahead(void **state)
 	peerdma_buffer_close(large);
 }
 
+static void expect_waits(int waits)
+{
+	int before = fake_cuda.waits;
+
+	expect_file(LEN, 0);
+	assert_int_equal(fake_cuda.waits - before, waits);
+}
+
+/* By a word that the GPU writes; else, or where it is late, by CUDA's waiting. */
+static void reads_wait_for_their_bytes(void **state)
+{
+	(void)state;
+	assert_int_equal(peerdma_region_open(ctx, fd, 0, LEN, NULL, &region),
+			 0);
+	expect_waits(0);
+	fake_cuda.fail_write_value = 1;
+	expect_waits(1);
+	fake_cuda.fail_write_value = 0;
+	fake_cuda.busy = 1;
+	expect_waits(1);
+	fake_cuda.busy = 0;
+	expect_waits(0);
+}
+
+static int cut_a_bit_off(void *arg, uint64_t done, uint64_t total)
+{
+	(void)arg;
+	(void)done;
+	return ftruncate(fd, total - 500) != 0;
+}
+
+/* All pages are where they were, and the last one's end is not the file's any more. */
+static void a_file_that_shrinks_meanwhile(void **state)
+{
+	PEERDMA_SIZED(peerdma_io_opts, opts, .progress = cut_a_bit_off);
+
+	(void)state;
+	peerdma_buffer_close(buf);
+	assert_int_equal(ftruncate(fd, FAR), 0);
+	assert_int_equal(pwrite(fd, content, LEN, FAR), LEN);
+	assert_int_equal(peerdma_region_open(ctx, fd, 0, FAR + LEN, NULL,
+					     &region), 0);
+	assert_int_equal(peerdma_buffer_alloc(ctx, FAR + LEN, NULL, &buf), 0);
+	assert_int_equal(peerdma_read_opts(buf, fd, FAR + LEN, 0, 0, &opts,
+					   &result), FAR + LEN - 500);
+	assert_int_equal(result.reason, PEERDMA_REASON_REGION_STALE);
+}
+
 static void any_descriptor_of_the_file_will_do(void **state)
 {
 	int again = open(path, O_RDONLY | O_DIRECT);
@@ -353,6 +401,8 @@ int main(void)
 		TEST(reads_come_out_of_it),
 		TEST(parts_go_their_own_way),
 		TEST(a_region_far_ahead),
+		TEST(reads_wait_for_their_bytes),
+		TEST(a_file_that_shrinks_meanwhile),
 		TEST(any_descriptor_of_the_file_will_do),
 		TEST(writers_are_seen),
 		TEST(what_was_cut_off_is_noticed),
