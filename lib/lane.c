@@ -266,17 +266,18 @@ int peerdma_lane_passed(struct peerdma *ctx, struct peerdma_lane *lane,
  * The fastest copy so far says how long this one takes at least: so long nobody
  * need wait awake.
  */
-static void sleep_through(struct peerdma *ctx, size_t len)
+static void sleep_through(struct peerdma *ctx, size_t len, uint64_t since)
 {
-	uint64_t rate = atomic_load(&ctx->link_rate), ns;
+	uint64_t rate = atomic_load(&ctx->link_rate), ns, passed;
 	struct timespec time;
 
 	if (!rate)
 		return;
 	ns = len / rate * 1000;
-	if (ns < 2 * SLEEP_ERROR)
+	passed = peerdma_nanoseconds() - since;
+	if (ns < passed + 2 * SLEEP_ERROR)
 		return;
-	ns -= SLEEP_ERROR;
+	ns -= passed + SLEEP_ERROR;
 	time.tv_sec = ns / 1000000000;
 	time.tv_nsec = ns % 1000000000;
 	nanosleep(&time, NULL);
@@ -332,24 +333,25 @@ static bool word_came(const struct peerdma_lane *lane)
  * peerdma_lane_finish() - wait for all copies of a lane
  * @ctx: the context
  * @lane: the lane
- * @len: bytes that were given to it a moment ago, where that is all it has to
- *	copy and takes long enough to sleep; else 0
+ * @len: bytes, where that is all it has to copy and takes long enough to sleep;
+ *	else 0
+ * @since: before they were given to it, in nanoseconds; or later an interruption
+ *	would make the link look faster than it is
  *
  * Return: 0 or a negative errno.
  */
 int peerdma_lane_finish(struct peerdma *ctx, struct peerdma_lane *lane,
-			size_t len)
+			size_t len, uint64_t since)
 {
-	uint64_t start = len ? peerdma_nanoseconds() : 0;
 	int result = 0;
 
 	lane->tail = lane->head;
 	if (len)
-		sleep_through(ctx, len);
+		sleep_through(ctx, len, since);
 	if (!word_came(lane))
 		result = ctx->cuda.cuStreamSynchronize(lane->stream);
 	lane->is_signed = false;
 	if (!result && len)
-		note_rate(ctx, len, peerdma_nanoseconds() - start);
+		note_rate(ctx, len, peerdma_nanoseconds() - since);
 	return peerdma_cuda_errno(result);
 }

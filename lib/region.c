@@ -556,7 +556,7 @@ static int move_spans(struct peerdma_transfer *t, const struct span *spans,
 		      unsigned int n, uint64_t *run)
 {
 	struct peerdma *ctx = t->buf->ctx;
-	uint64_t total = 0, sound = 0;
+	uint64_t total = 0, sound = 0, since;
 	struct peerdma_lane *lane;
 	unsigned int i;
 	int err, end;
@@ -566,12 +566,14 @@ static int move_spans(struct peerdma_transfer *t, const struct span *spans,
 	err = peerdma_lane_get(ctx, t->buf->pointer.context, &lane);
 	if (err)
 		return err;
+	since = peerdma_nanoseconds();
 	err = copy_spans(t, lane, spans, n);
 	if (!err) {
 		peerdma_lane_sign(ctx, lane);
 		sound = sound_bytes(t, spans, n);
 	}
-	end = peerdma_lane_finish(ctx, lane, total < SLEEP_MIN ? 0 : total);
+	end = peerdma_lane_finish(ctx, lane, total < SLEEP_MIN ? 0 : total,
+				  since);
 	peerdma_lane_put(ctx, lane);
 	if (err || end)
 		return err ? err : end;

@@ -12,7 +12,8 @@ LIB_TEST_CFLAGS = -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Ilib \
 # The fake kernel stands where the library's objects call the real one.
 LIB_TEST_LIBS = $(O)/lib/libpeerdma.a -Wl,--wrap=ioctl,--wrap=open64 \
 	-Wl,--wrap=pread64,--wrap=pwrite64,--wrap=preadv64v2,--wrap=syscall,--wrap=poll \
-	-Wl,--wrap=fstatfs64,--wrap=fstat64,--wrap=clock_gettime,--wrap=fopen64,--wrap=faccessat,--wrap=geteuid,--wrap=mincore,--wrap=mmap64,--wrap=sched_getaffinity \
+	-Wl,--wrap=fstatfs64,--wrap=fstat64,--wrap=clock_gettime,--wrap=nanosleep,--wrap=fopen64 \
+	-Wl,--wrap=faccessat,--wrap=geteuid,--wrap=mincore,--wrap=mmap64,--wrap=sched_getaffinity \
 	$(shell $(PKG_CONFIG) --libs cmocka) -ldl -pthread
 LIB_TEST_CUDA := $(O)/tests/lib/libcuda.so.1
 LIB_TEST_CUDA_PARTS := $(O)/tests/lib/fake_cuda.o $(O)/tests/lib/fake_stream.o

@@ -74,6 +74,9 @@ struct fake_kernel {
 	atomic_int nr_preads;	/* counted */
 	uint32_t fs_type;	/* of every file, when not 0 */
 	atomic_int clock_ahead;	/* seconds */
+	_Atomic uint64_t stopped_ns; /* CLOCK_MONOTONIC, when not 0: it goes on ... */
+	uint64_t fstat_ns;	/* ... by so much in each fstat(2) ... */
+	uint64_t slept_ns;	/* ... and in nanosleep(2), counted */
 	const char *root;	/* where the library's fopen() looks, or NULL */
 };
 

@@ -26,6 +26,10 @@ FILE *__wrap_fopen64(const char *path, const char *mode);
 FILE *__real_fopen64(const char *path, const char *mode);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *time);
 int __real_clock_gettime(clockid_t clock, struct timespec *time);
+int __wrap_nanosleep(const struct timespec *time, struct timespec *left);
+int __real_nanosleep(const struct timespec *time, struct timespec *left);
+
+#define SECOND	1000000000ull
 
 int __wrap_sched_getaffinity(pid_t pid, size_t len, cpu_set_t *set)
 {
@@ -51,6 +55,8 @@ int __wrap_fstatfs64(int fd, struct statfs *fs)
 int __wrap_fstat64(int fd, struct stat *st)
 {
 	atomic_fetch_add(&fake_kernel.nr_fstats, 1);
+	if (fake_kernel.stopped_ns)
+		fake_kernel.stopped_ns += fake_kernel.fstat_ns;
 	return __real_fstat64(fd, st);
 }
 
@@ -61,7 +67,22 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *time)
 
 	if (clock == CLOCK_MONOTONIC_COARSE)
 		time->tv_sec += atomic_load(&fake_kernel.clock_ahead);
+	if (clock == CLOCK_MONOTONIC && fake_kernel.stopped_ns) {
+		time->tv_sec = fake_kernel.stopped_ns / SECOND;
+		time->tv_nsec = fake_kernel.stopped_ns % SECOND;
+	}
 	return result;
+}
+
+int __wrap_nanosleep(const struct timespec *time, struct timespec *left)
+{
+	uint64_t ns = time->tv_sec * SECOND + time->tv_nsec;
+
+	if (!fake_kernel.stopped_ns)
+		return __real_nanosleep(time, left);
+	fake_kernel.stopped_ns += ns;
+	fake_kernel.slept_ns += ns;
+	return 0;
 }
 
 FILE *__wrap_fopen64(const char *path, const char *mode)

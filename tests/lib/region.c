@@ -219,6 +219,37 @@ static void reads_wait_for_their_bytes(void **state)
 	expect_waits(0);
 }
 
+#define LARGE		((size_t)8 << 20)
+#define MS		1000000ull
+
+static void expect_sleep(uint64_t copy_ns, uint64_t ns)
+{
+	uint64_t slept = fake_kernel.slept_ns;
+
+	/* One before the copy and one beside it. */
+	fake_kernel.fstat_ns = copy_ns;
+	assert_int_equal(read_at(0, LARGE), LARGE);
+	assert_int_equal(result.bytes_registered, LARGE);
+	assert_int_equal(fake_kernel.slept_ns - slept, ns);
+}
+
+/* All but what a sleep may be late, of what the link took for as much before. */
+static void large_reads_are_slept_through(void **state)
+{
+	(void)state;
+	peerdma_buffer_close(buf);
+	assert_int_equal(ftruncate(fd, LARGE), 0);
+	assert_int_equal(peerdma_region_open(ctx, fd, 0, LARGE, NULL, &region),
+			 0);
+	assert_int_equal(peerdma_buffer_alloc(ctx, LARGE, NULL, &buf), 0);
+	fake_kernel.stopped_ns = MS;
+	expect_sleep(2 * MS, 0);
+	expect_sleep(0, 2 * MS - 120000);
+	/* Whoever was interrupted has not seen a faster link, and need not sleep. */
+	expect_sleep(5 * MS, 0);
+	expect_sleep(MS, MS - 240000);
+}
+
 static int cut_a_bit_off(void *arg, uint64_t done, uint64_t total)
 {
 	(void)arg;
@@ -402,6 +433,7 @@ int main(void)
 		TEST(parts_go_their_own_way),
 		TEST(a_region_far_ahead),
 		TEST(reads_wait_for_their_bytes),
+		TEST(large_reads_are_slept_through),
 		TEST(a_file_that_shrinks_meanwhile),
 		TEST(any_descriptor_of_the_file_will_do),
 		TEST(writers_are_seen),
