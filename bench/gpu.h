@@ -63,7 +63,7 @@ struct target {
 	int fd;
 	uint64_t len;
 	bool write;
-	bool memory;			/* it lives in memory alone (tmpfs) */
+	bool cached;			/* it will be read, and lies in memory */
 };
 
 /* A way is opened for a target, used by several threads, and closed. */

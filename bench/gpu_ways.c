@@ -297,6 +297,9 @@ const struct way way_cufile = {
 /* A context for each way: what one keeps, or has registered, is not another's. */
 enum { AGAIN, FIRST, REGISTERED, NR_CONTEXTS };
 
+#define PASS_BLOCK	((size_t)16 << 20)
+#define PASSES		6
+
 static struct peerdma *ctx[NR_CONTEXTS];
 static struct peerdma_buffer *buf[NR_CONTEXTS];
 static struct peerdma_region *region;
@@ -328,10 +331,37 @@ static ssize_t move_by(int n, struct caller *caller,
 			    caller->at + at);
 }
 
+/* Return: 1: all of it came out of what was pinned; 0; a negative errno. */
+static int read_through(const struct target *target)
+{
+	PEERDMA_SIZED(peerdma_io_result, result);
+	uint64_t at;
+	int pinned = 1;
+	ssize_t n;
+
+	for (at = 0; at < target->len; at += n) {
+		n = peerdma_read_opts(buf[AGAIN], target->fd, PASS_BLOCK, at, 0,
+				      NULL, &result);
+		if (n <= 0)
+			return n < 0 ? n : -EIO;
+		if (result.bytes_registered != (uint64_t)n)
+			pinned = 0;
+	}
+	return pinned;
+}
+
+/*
+ * What is read again is pinned meanwhile; what it costs until then "first" tells. More
+ * than may be pinned never is.
+ */
 static int peerdma_way_open(const struct target *target)
 {
-	(void)target;
-	return open_buffer(AGAIN);
+	int err, pass;
+
+	err = open_buffer(AGAIN);
+	for (pass = 0; target->cached && pass < PASSES && !err; pass++)
+		err = read_through(target);
+	return err < 0 ? err : 0;
 }
 
 static ssize_t peerdma_way_move(struct caller *caller,

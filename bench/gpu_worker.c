@@ -134,7 +134,7 @@ static int open_target(const struct test_case *c, const char *path,
 
 	target->path = path;
 	target->write = c->write;
-	target->memory = c->place == TMPFS;
+	target->cached = !c->write && c->place != DISK;
 	target->fd = open(path, O_RDWR | (c->place == DISK ? O_DIRECT : 0));
 	if (target->fd < 0)
 		return errno;
@@ -143,7 +143,6 @@ static int open_target(const struct test_case *c, const char *path,
 	target->len = st.st_size;
 	return 0;
 }
-
 
 /* The limit of reads is the GPU's, of writes and at a disk the file's. */
 static const struct way *way_of(const struct way *way,
