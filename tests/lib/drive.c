@@ -116,6 +116,53 @@ static void small_ones_are_a_system_call(void **state)
 	close(fd);
 }
 
+#define KIB	((size_t)1 << 10)
+
+/* Up to 256 KiB with their blocks, wherever they begin. */
+static void small_ones_are_one_copy(void **state)
+{
+	static const struct {
+		size_t offset;
+		size_t len;
+		bool one;
+	} cases[] = {
+		{ 0, 65 * KIB, true }, { 1000, 128 * KIB, true },
+		{ 4096, 256 * KIB, true }, { 3, 256 * KIB, false },
+	};
+	int fd = open_file(O_RDONLY | O_DIRECT), other;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		size_t offset = cases[i].offset, len = cases[i].len;
+
+		fake_cuda.copies = 0;
+		fake_kernel.nr_preads = 0;
+		assert_int_equal(read_at(fd, len, offset), len);
+		assert_int_equal(result.bytes_staged, len);
+		assert_memory_equal(memory, content + offset, len);
+		assert_int_equal(memory[len], 0);
+		if (cases[i].one) {
+			assert_int_equal(fake_cuda.copies, 1);
+			assert_int_equal(fake_kernel.nr_preads, 1);
+			assert_int_equal(fake_kernel.nr_setups, 0);
+		}
+		other = make_other(MIB);
+		memcpy(memory, content, len);
+		assert_int_equal(write_at(other, len, offset), len);
+		assert_int_equal(result.bytes_staged, len);
+		expect_written(other, offset, len);
+		close(other);
+	}
+	fake_kernel.rw_errno = EIO;
+	assert_int_equal(read_at(fd, 128 * KIB, 0), -EIO);
+	assert_int_equal(result.bytes_staged, 0);
+	fake_kernel.rw_errno = 0;
+	assert_int_equal(read_at(fd, 128 * KIB, LEN - 1000), 1000);
+	assert_memory_equal(memory, content + LEN - 1000, 1000);
+	close(fd);
+}
+
 static void io_uring_is_forbidden(void **state)
 {
 	static const int errnos[] = { EPERM, ENOSYS, EACCES, ENOMEM, EMFILE };
@@ -349,6 +396,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		RING_TEST(bounces_are_registered_once),
 		RING_TEST(small_ones_are_a_system_call),
+		RING_TEST(small_ones_are_one_copy),
 		RING_TEST(io_uring_is_forbidden),
 		RING_TEST(it_is_forbidden_later),
 		RING_TEST(registering_is_refused),
