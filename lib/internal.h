@@ -561,7 +561,6 @@ peerdma_transfer_addr(const struct peerdma_transfer *transfer)
 	return transfer->buf->addr + transfer->buffer_offset + transfer->done;
 }
 
-
 /* A range as the direct path sees it: only @middle is whole blocks. */
 struct peerdma_split {
 	uint64_t head;
