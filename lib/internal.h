@@ -306,7 +306,7 @@ struct peerdma_lane {
 	peerdma_cuda_context context;
 	peerdma_cuda_stream stream;
 	char *small;			/* PEERDMA_SMALL_LEN bytes, pinned */
-	volatile uint32_t *flag;	/* pinned; NULL: none */
+	_Atomic uint32_t *flag;		/* pinned; NULL: none */
 	uint32_t flag_value;		/* last one asked for */
 	peerdma_cuda_event events[PEERDMA_LANE_EVENTS];
 	uint64_t values[PEERDMA_LANE_EVENTS];

@@ -27,7 +27,7 @@ static void fill_small(const struct peerdma_cuda *cuda,
 		return;
 	lane->small = addr;
 	lane->flag = (void *)(lane->small + PEERDMA_SMALL_LEN);
-	*lane->flag = lane->flag_value;
+	atomic_init(lane->flag, lane->flag_value);
 }
 
 static int lane_fill(const struct peerdma_cuda *cuda, struct peerdma_lane *lane)
@@ -321,11 +321,11 @@ static bool word_came(const struct peerdma_lane *lane)
 	if (!lane->is_signed)
 		return false;
 	peerdma_spin_start(&spin, SOON_NS);
-	while (*lane->flag != lane->flag_value)
+	/* What the GPU wrote before the word is there with it. */
+	while (atomic_load_explicit(lane->flag, memory_order_acquire) !=
+	       lane->flag_value)
 		if (!peerdma_spin_on(&spin))
 			return false;
-	/* What the GPU wrote before the word is there, too. */
-	atomic_thread_fence(memory_order_acquire);
 	return true;
 }
 
