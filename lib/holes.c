@@ -137,7 +137,7 @@ static int zero_by_cuda(struct peerdma_buffer *buf, uint64_t offset,
 	err = peerdma_cuda_errno(ctx->cuda.cuMemsetD8Async(
 		buf->addr + offset, 0, len, lane->stream));
 	if (!err)
-		err = peerdma_lane_finish(ctx, lane, 0, 0);
+		err = peerdma_lane_finish(ctx, lane);
 	peerdma_lane_put(ctx, lane);
 	return err;
 }

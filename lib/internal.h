@@ -339,8 +339,9 @@ int peerdma_lane_mark(struct peerdma *ctx, struct peerdma_lane *lane,
 int peerdma_lane_passed(struct peerdma *ctx, struct peerdma_lane *lane,
 			bool wait, uint64_t *out_value);
 void peerdma_lane_sign(struct peerdma *ctx, struct peerdma_lane *lane);
-int peerdma_lane_finish(struct peerdma *ctx, struct peerdma_lane *lane,
-			size_t len, uint64_t since);
+int peerdma_lane_finish(struct peerdma *ctx, struct peerdma_lane *lane);
+int peerdma_lane_finish_large(struct peerdma *ctx, struct peerdma_lane *lane,
+			      size_t len, uint64_t since);
 
 /* ---- stats.c --------------------------------------------------------------- */
 

@@ -333,25 +333,38 @@ static bool word_came(const struct peerdma_lane *lane)
  * peerdma_lane_finish() - wait for all copies of a lane
  * @ctx: the context
  * @lane: the lane
- * @len: bytes, where that is all it has to copy and takes long enough to sleep;
- *	else 0
+ *
+ * Return: 0 or a negative errno.
+ */
+int peerdma_lane_finish(struct peerdma *ctx, struct peerdma_lane *lane)
+{
+	int result = 0;
+
+	lane->tail = lane->head;
+	if (!word_came(lane))
+		result = ctx->cuda.cuStreamSynchronize(lane->stream);
+	lane->is_signed = false;
+	return peerdma_cuda_errno(result);
+}
+
+/**
+ * peerdma_lane_finish_large() - the same, asleep for most of it
+ * @ctx: the context
+ * @lane: the lane
+ * @len: bytes, which are all that it has to copy
  * @since: before they were given to it, in nanoseconds; or later an interruption
  *	would make the link look faster than it is
  *
  * Return: 0 or a negative errno.
  */
-int peerdma_lane_finish(struct peerdma *ctx, struct peerdma_lane *lane,
-			size_t len, uint64_t since)
+int peerdma_lane_finish_large(struct peerdma *ctx, struct peerdma_lane *lane,
+			      size_t len, uint64_t since)
 {
-	int result = 0;
+	int err;
 
-	lane->tail = lane->head;
-	if (len)
-		sleep_through(ctx, len, since);
-	if (!word_came(lane))
-		result = ctx->cuda.cuStreamSynchronize(lane->stream);
-	lane->is_signed = false;
-	if (!result && len)
+	sleep_through(ctx, len, since);
+	err = peerdma_lane_finish(ctx, lane);
+	if (!err)
 		note_rate(ctx, len, peerdma_nanoseconds() - since);
-	return peerdma_cuda_errno(result);
+	return err;
 }

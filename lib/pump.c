@@ -507,7 +507,7 @@ static int read_side(struct pump *p)
 	if (!p->lane)
 		return part;
 	peerdma_drive_doze(p->drive, bytes - p->counted);
-	err = peerdma_lane_finish(p->transfer->buf->ctx, p->lane, 0, 0);
+	err = peerdma_lane_finish(p->transfer->buf->ctx, p->lane);
 	if (err)
 		return err;
 	err = count(p, bytes);
@@ -602,7 +602,7 @@ static int write_side(struct pump *p)
 	}
 	if (!p->lane)
 		return part;
-	err = peerdma_lane_finish(p->transfer->buf->ctx, p->lane, 0, 0);
+	err = peerdma_lane_finish(p->transfer->buf->ctx, p->lane);
 	return part ? part : err;
 }
 

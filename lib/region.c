@@ -547,8 +547,10 @@ static uint64_t sound_bytes(struct peerdma_transfer *t, const struct span *spans
 			break;
 		sound += spans[i].len;
 	}
-	return file_reaches(&t->file, t->file_offset + t->done + sound) ? sound :
-									  0;
+	if (!sound ||
+	    !file_reaches(&t->file, t->file_offset + t->done + sound))
+		return 0;
+	return sound;
 }
 
 /* Return: enum peerdma_part; what was refused starts with a stale span. */
@@ -572,8 +574,10 @@ static int move_spans(struct peerdma_transfer *t, const struct span *spans,
 		peerdma_lane_sign(ctx, lane);
 		sound = sound_bytes(t, spans, n);
 	}
-	end = peerdma_lane_finish(ctx, lane, total < SLEEP_MIN ? 0 : total,
-				  since);
+	if (total < SLEEP_MIN)
+		end = peerdma_lane_finish(ctx, lane);
+	else
+		end = peerdma_lane_finish_large(ctx, lane, total, since);
 	peerdma_lane_put(ctx, lane);
 	if (err || end)
 		return err ? err : end;

@@ -42,7 +42,7 @@ static int copy(const struct small *s, size_t len)
 	if (err)
 		return err;
 	peerdma_lane_sign(ctx, s->lane);
-	return peerdma_lane_finish(ctx, s->lane, 0, 0);
+	return peerdma_lane_finish(ctx, s->lane);
 }
 
 /* What was read before an error counts, once it has arrived. */

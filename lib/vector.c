@@ -73,7 +73,7 @@ static void empty_bounce(struct peerdma_gather *g)
 	int err;
 
 	start_copies(g);
-	err = peerdma_lane_finish(g->ctx, g->lane, 0, 0);
+	err = peerdma_lane_finish(g->ctx, g->lane);
 	if (!g->err)
 		g->err = err;
 	g->used = 0;
