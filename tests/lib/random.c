@@ -29,6 +29,8 @@
 enum kind { CUDA_PINNED, CUDA_STAGED, CPU_MAPPED, HOST, NR_KINDS };
 
 #define LEN_MAX		((size_t)14 << 20)
+/* A file of that length, which begins behind the largest offset. */
+#define ROOM		(LEN_MAX + (128u << 10))
 #define VECS_MAX	9
 
 struct test_case {
@@ -228,7 +230,7 @@ static size_t read_file(int flags, unsigned char *bytes)
 	ssize_t n;
 
 	assert_true(fd >= 0);
-	while ((n = pread(fd, bytes + done, LEN_MAX - done, done)) > 0)
+	while ((n = pread(fd, bytes + done, ROOM - done, done)) > 0)
 		done += n;
 	assert_int_equal(n, 0);
 	close(fd);
@@ -399,7 +401,7 @@ static void run_write_vecs(const struct test_case *c,
 	ssize_t moved;
 
 	draw_vecs(c, vecs);
-	memset(expected, 0, LEN_MAX + 65536);
+	memset(expected, 0, ROOM);
 	assert_int_equal(read_file(0, expected), size);
 	t_draw_bytes(memory, c->buf_len);
 	moved = transfer(c, buf, fd, vecs, &result);
@@ -449,7 +451,7 @@ static void run_write(const struct test_case *c, struct peerdma_buffer *buf,
 	size_t size = c->file_len;
 	ssize_t moved;
 
-	memset(expected, 0, LEN_MAX + 65536);
+	memset(expected, 0, ROOM);
 	assert_int_equal(read_file(0, expected), size);
 	t_draw_bytes(memory, c->buf_len);
 	moved = transfer(c, buf, fd, NULL, &result);
@@ -539,9 +541,9 @@ static int set_up(void **unused)
 
 	(void)unused;
 	close(mkstemp(path));
-	before = malloc(LEN_MAX + 65536);
-	after = aligned_alloc(4096, LEN_MAX + 65536);
-	expected = malloc(LEN_MAX + 65536);
+	before = malloc(ROOM);
+	after = aligned_alloc(4096, ROOM);
+	expected = malloc(ROOM);
 	fake_kernel_memory();
 	fake_kernel_reset();
 	fake_kernel.uring = true;
