@@ -29,7 +29,7 @@
 /* A file system that others may write to. */
 #define NFS	0x6969
 /* Milliseconds to wait for what another thread does; then it will not come. */
-#define PATIENCE	2000
+#define PATIENCE	20000
 
 static struct peerdma *ctx;
 static struct peerdma_buffer *buf;
@@ -107,7 +107,7 @@ static bool becomes(uint64_t kept)
 {
 	int i;
 
-	for (i = 0; i < PATIENCE / 10; i++) {
+	for (i = 0; i < PATIENCE / 100; i++) {
 		if (read_piece(0, LEN) == kept)
 			return true;
 		usleep(1000);

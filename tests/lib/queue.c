@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 
@@ -356,10 +357,32 @@ static void cancelled_on_the_way_counts_exactly(void **state)
 	close(fd);
 }
 
-static void *open_gate_later(void *arg)
+static bool is_asleep(pid_t thread)
 {
-	await_gate((intptr_t)arg);
-	usleep(10000);
+	char path[64], state = '?';
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", thread);
+	file = fopen(path, "r");
+	assert_non_null(file);
+	assert_int_equal(fscanf(file, "%*d (%*[^)]) %c", &state), 1);
+	fclose(file);
+	return state == 'S';
+}
+
+/* The thread that ends the queue; 0 until it is about to. */
+static atomic_int ender;
+
+/* Who ends a queue sleeps only after it has told everybody to stop. */
+static void *open_gate_later(void *unused)
+{
+	pid_t thread;
+
+	(void)unused;
+	while (!(thread = atomic_load(&ender)))
+		usleep(100);
+	while (!is_asleep(thread))
+		usleep(100);
 	fake_kernel_open_gate();
 	return NULL;
 }
@@ -380,13 +403,15 @@ static void its_end_waits_for_what_has_begun(void **state)
 		for (i = 0; i < 8; i++)
 			submit_read(fd, i * PIECE, PIECE, i);
 		assert_int_equal(pthread_create(&thread, NULL, open_gate_later,
-						(void *)begun), 0);
+						NULL), 0);
 		await_gate(begun);
+		atomic_store(&ender, gettid());
 		peerdma_queue_destroy(queue);
 		/* Closed memory would be a fault from here on. */
 		assert_int_equal(fake_kernel_in_gate(), 0);
 		assert_int_equal(fake_kernel.nr_file_io, begun);
 		pthread_join(thread, NULL);
+		atomic_store(&ender, 0);
 	}
 	close(fd);
 }

@@ -37,7 +37,7 @@ build() {
 
 # Without randomized addresses: a thread sanitizer may not find room else.
 run() {
-	tests/vm/enter -- setarch -R "build/lab/$1/$2"
+	tests/vm/enter -- timeout 900 setarch -R "build/lab/$1/$2"
 }
 
 for sanitizer in asan tsan; do

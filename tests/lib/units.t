@@ -16,6 +16,6 @@ fi
 
 for source in tests/lib/[!f]*.c tests/cli/*.c; do
 	program=build/lab/user/${source%.c}
-	ok "$source" tests/vm/enter -- "$program"
+	ok "$source" tests/vm/enter -- timeout 900 "$program"
 done
 done_testing
