@@ -48,7 +48,7 @@ for kernel in "${kernels[@]}"; do
 	cp "$logs/files/victim" "$folder/out/"
 	cp --sparse=always "$image" "$folder/nvme0.img"
 	guest "$kernel" --kernel "$kernel" --gpu-size 128M --nvme 2 \
-		--nvme-size 64M --blkdebug "$logs/rules" --timeout 900 -- \
+		--nvme-size 64M --blkdebug "$logs/rules" -- \
 		tests/queue/guest $bad "$seed" "$cases"
 	forget
 done
