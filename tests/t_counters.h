@@ -67,14 +67,18 @@ static inline void t_sleep_ms(long ms)
 	nanosleep(&time, NULL);
 }
 
-/* Wait for a condition; false when it did not come true. */
-#define t_wait_for(condition) ({					\
+/* Wait so many milliseconds or more for a condition; false: it did not come true. */
+#define t_wait_ms_for(ms, condition) ({					\
 	int t_waited = 0;						\
 									\
-	while (!(condition) && t_waited++ < T_PATIENCE_MS / 10)		\
+	while (!(condition) && t_waited++ < (ms) / 10)			\
 		t_sleep_ms(10);						\
-	t_waited <= T_PATIENCE_MS / 10;					\
+	t_waited <= (ms) / 10;						\
 })
+#define t_wait_for(condition)	t_wait_ms_for(T_PATIENCE_MS, condition)
+/* For what takes seconds where nothing is slow. */
+#define t_wait_long_for(condition)					\
+	t_wait_ms_for(6 * T_PATIENCE_MS, condition)
 
 /* Descriptors that this process has. */
 static inline int t_open_descriptors(void)

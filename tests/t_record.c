@@ -176,5 +176,5 @@ bool t_record_look(const char *out)
 	fd = open(path, O_WRONLY | O_CREAT, 0644);
 	close(fd);
 	snprintf(path, sizeof(path), "%s/looked", out);
-	return fd >= 0 && t_wait_for(!access(path, F_OK));
+	return fd >= 0 && t_wait_long_for(!access(path, F_OK));
 }

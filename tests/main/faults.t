@@ -15,8 +15,8 @@ set -uo pipefail
 
 seed=${PEERDMA_TEST_SEED-$((RANDOM * 32768 + RANDOM))}
 # So slow that a drive is not done before the kernel has submitted.
-kills=50 slow=$((32 << 20))
-! on_debug || kills=10 slow=$((8 << 20))
+kills=50 slow=$((8 << 20))
+! on_debug || kills=10 slow=$((2 << 20))
 block=4096
 # Offsets in the victim of what cannot be read, or not be written.
 bad_read=$(((1 << 20) + 3 * block)) bad_late=$((6 << 20)) bad_write=$((3 << 20))

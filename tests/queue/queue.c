@@ -328,30 +328,38 @@ static void test_revoked(void)
 	close(dev);
 }
 
+/* Return: so many never began. */
+static int cancel_all(struct peerdma_queue *queue, int *wrong)
+{
+	struct peerdma_io_request r[DEPTH];
+	int i, cancelled = 0;
+
+	for (i = 0; i < DEPTH; i++)
+		r[i] = request_of(good, i * (LEN / DEPTH), LEN / DEPTH);
+	*wrong += peerdma_queue_submit(queue, r, DEPTH, 0) != DEPTH;
+	peerdma_queue_cancel(queue, 0, PEERDMA_CANCEL_ALL);
+	*wrong += peerdma_queue_reap(queue, done, DEPTH, DEPTH, NULL) != DEPTH;
+	for (i = 0; i < DEPTH; i++) {
+		cancelled += done[i].error == -ECANCELED;
+		*wrong += done[i].error != -ECANCELED &&
+			  done[i].result != (int64_t)(LEN / DEPTH);
+	}
+	return cancelled;
+}
+
+/* A busy machine may be done with all before it is asked to cancel: again. */
 static void test_cancelled(void)
 {
 	PEERDMA_SIZED(peerdma_queue_opts, opts, .threads = 1,
 		.flags = PEERDMA_QUEUE_NO_URING);
-	struct peerdma_io_request r[DEPTH];
 	struct peerdma_queue *queue;
-	int i, nr, wrong = 0, cancelled = 0;
+	int i, wrong = 0, cancelled = 0;
 
 	t_need(!peerdma_queue_create(ctx, DEPTH, &opts, &queue), "a queue");
-	for (i = 0; i < DEPTH; i++)
-		r[i] = request_of(good, i * (LEN / DEPTH), LEN / DEPTH);
-	nr = peerdma_queue_submit(queue, r, DEPTH, 0);
-	t_ok(peerdma_queue_cancel(queue, 0, PEERDMA_CANCEL_ALL) > 0,
-	     "all of it is cancelled");
-	t_is(nr, DEPTH, "all of it was taken");
-	t_is(peerdma_queue_reap(queue, done, DEPTH, DEPTH, NULL), DEPTH,
-	     "each is reaped");
-	for (i = 0; i < DEPTH; i++) {
-		cancelled += done[i].error == -ECANCELED;
-		wrong += done[i].error != -ECANCELED &&
-			 done[i].result != (int64_t)(LEN / DEPTH);
-	}
+	for (i = 0; i < 100 && !cancelled; i++)
+		cancelled = cancel_all(queue, &wrong);
 	t_ok(cancelled > 0, "some never began");
-	t_is(wrong, 0, "the others are whole");
+	t_is(wrong, 0, "all were taken and reaped, the others whole");
 	peerdma_queue_destroy(queue);
 }
 

@@ -260,7 +260,7 @@ static bool users_are_cut(size_t nr)
 	size_t i;
 
 	for (i = 0; i < nr; i++) {
-		cut &= t_ok(t_wait_for(users[i].last == users[i].cut),
+		cut &= t_ok(t_wait_long_for(users[i].last == users[i].cut),
 			    "%s: %s", users[i].name,
 			    t_errno_name(users[i].cut));
 		t_note("%s: %d rounds, then %s", users[i].name, users[i].rounds,
@@ -297,7 +297,7 @@ static int be_users(const char *out, const char *role, int socket)
 	for (i = 0; i < nr; i++)
 		pthread_create(&users[i].thread, NULL, user_run, &users[i]);
 	for (i = 0; i < nr; i++)
-		t_need(t_wait_for(users[i].rounds), "%s", users[i].name);
+		t_need(t_wait_long_for(users[i].rounds), "%s", users[i].name);
 	if (!handshake(socket))
 		return 2;
 	if (revocable) {
@@ -519,7 +519,7 @@ static void check_busy(void)
 	for (i = 0; i < sizeof(modules) / sizeof(modules[0]); i++)
 		t_result(unload(modules[i]), -EWOULDBLOCK, "%s stays",
 			 modules[i]);
-	t_ok(t_wait_for(in_flight() >= (debug ? QUEUE_DEBUG : QUEUE_FULL)),
+	t_ok(t_wait_long_for(in_flight() >= (debug ? QUEUE_DEBUG : QUEUE_FULL)),
 	     "the drive's queue is full");
 	t_note("%d requests are in flight", in_flight());
 }

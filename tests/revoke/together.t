@@ -15,7 +15,7 @@ set -uo pipefail
 seed=1
 ends=(taken-back freed killed unbind remove)
 # So slow that its queue fills and stays full.
-speed=16000000
+speed=8000000
 ! on_debug || speed=2000000
 
 for kernel in "${kernels[@]}"; do

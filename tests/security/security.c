@@ -165,6 +165,7 @@ static bool see_file(const char *path)
 	return fd >= 0 && !len;
 }
 
+/* A module's notes have a hash of its build, in which anything may be seen. */
 static void see_folder(const char *path)
 {
 	DIR *folder = opendir(path);
@@ -175,7 +176,8 @@ static void see_folder(const char *path)
 		snprintf(name, sizeof(name), "%s/%s", path, entry->d_name);
 		if (entry->d_type == DT_REG)
 			see_file(name);
-		else if (entry->d_type == DT_DIR && entry->d_name[0] != '.')
+		else if (entry->d_type == DT_DIR && entry->d_name[0] != '.' &&
+			 strcmp(entry->d_name, "notes"))
 			see_folder(name);
 	}
 	if (folder)
