@@ -227,12 +227,11 @@ catches_int() {
 interrupt() {
 	local pid status=0
 
-	# A shell's background jobs ignore SIGINT, unless it controls them.
-	set -m
-	LD_LIBRARY_PATH=$user/lib:$user/tests/lib $user/cli/peerdma copy \
-		"$folder/a" gpu:0 --repeat 1000000 >/dev/null 2>"$folder/err" &
+	# A shell's background jobs ignore SIGINT, and so do those of this one then.
+	LD_LIBRARY_PATH=$user/lib:$user/tests/lib env --default-signal=INT \
+		$user/cli/peerdma copy "$folder/a" gpu:0 --repeat 1000000 \
+		>/dev/null 2>"$folder/err" &
 	pid=$!
-	set +m
 	until catches_int $pid; do
 		kill -0 $pid || break
 		sleep 0.1
