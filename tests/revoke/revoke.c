@@ -440,7 +440,7 @@ static void go_away(const char *file, bool name_device)
 
 /* Of so many pages that most of a pin's time is spent on them. */
 #define LEAVING_LEN	(64ull << 20)
-#define LEAVING_MOST	64
+#define LEAVING_MOST	256
 
 static struct {
 	uint64_t ptr;
