@@ -238,7 +238,7 @@ static void test_killed_answer(void)
 			_exit(0);
 		}
 		t_wait_for(t_counter("file_ios") == 1 || flight->returned);
-		t_sleep_ms(round % 8 * 7);
+		t_sleep_ms(((round - 1) % 8 + 1) * 7);
 		kill(child, SIGKILL);
 		waitpid(child, NULL, 0);
 		left = check_answer(flight);
