@@ -70,6 +70,7 @@ static int set_up_stream(void **state)
 
 static int tear_down_stream(void **state)
 {
+	drain_stream();
 	free(seen);
 	return tear_down(state);
 }

@@ -60,6 +60,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
 	(void)state;
+	drain_stream();
 	close(fd);
 	peerdma_buffer_close(buf);
 	peerdma_close(ctx);
@@ -263,6 +264,7 @@ static void a_dead_context_ends_them(void **state)
 	atomic_store(&gate, 0);
 	peerdma_queue_destroy(queue);
 	/* Once more, for its end to notice. */
+	drain_stream();
 	fake_cuda.dead = false;
 	assert_int_equal(peerdma_queue_create(ctx, 4, NULL, &queue), 0);
 	hold_stream();
