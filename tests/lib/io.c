@@ -523,6 +523,9 @@ static void few_cpus_are_not_shared_by_many(void **state)
 		assert_true(fake_kernel.nr_preads <= cases[i].reads);
 		peerdma_buffer_close(other);
 		peerdma_close(few);
+		/* Who was joined may be seen in /proc for a moment yet. */
+		while (count_threads() > threads)
+			usleep(100);
 	}
 	close(fd);
 }
