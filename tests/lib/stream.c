@@ -51,7 +51,6 @@ static int set_up(void **state)
 		return -1;
 	memory = fake_cuda_memory(info.device_addr);
 	memset(memory, 0, LEN);
-	atomic_store(&gate, 0);
 	atomic_store(&reached, 0);
 	fd = open(path, O_RDWR);
 	return 0;
